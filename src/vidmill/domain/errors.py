@@ -1,0 +1,181 @@
+"""Every error Vidmill raises on purpose. Codes are public and never change their meaning.
+
+VidmillError
+├── RequestError             the caller can mend it; nothing was queued or charged
+│   ├── InvalidRequest         one or more fields are wrong
+│   ├── MalformedBody          not JSON
+│   ├── BodyTooLarge
+│   ├── Unauthorized
+│   ├── TaskNotFound, NotFound, MethodNotAllowed
+│   ├── TaskNotCancellable
+│   ├── InvalidCursor
+│   ├── LinkInvalid, ResultExpired
+│   ├── QueueFull              come back later
+│   └── ServiceUnavailable     come back soon
+└── WorkError                a job went wrong
+    ├── EngineFailed           retryable: the next run may well succeed
+    │   └── EngineOutOfMemory
+    ├── ModelInvalid           the folder is damaged or of another shape
+    ├── BadOutput              frames or file failed a check
+    ├── StorageFailed          retryable
+    │   └── DiskFull
+    ├── WorkerLost             retryable: the process or its lease is gone
+    ├── TimedOut               the hard limit; never retried
+    ├── InternalError          retryable: a defect of ours, not of the request
+    └── JobCancelled           not a failure: unwinds an engine or an encoder
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class VidmillError(Exception):
+    """Root of the tree. The message says what happened, the value, and the remedy."""
+
+    code: ClassVar[str] = "internal_error"
+    is_retryable: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldProblem:
+    """One wrong field of a request.
+
+    Attributes:
+        pointer: JSON pointer (RFC 6901) as a URI fragment, `#/prompt`.
+        code: Stable, machine-readable reason, e.g. `max_length`.
+        message: What is wrong with the value, and the remedy.
+        limit: The limit that was exceeded, where there is one.
+    """
+
+    pointer: str
+    code: str
+    message: str
+    limit: int | float | str | None = None
+
+
+class RequestError(VidmillError):
+    """The caller can mend it; nothing was queued or charged."""
+
+
+class InvalidRequest(RequestError):
+    """One or more fields are wrong; `problems` names all of them at once."""
+
+    code = "invalid_request"
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{p.pointer[2:] or 'body'}: {p.message}" for p in problems))
+        self.problems = tuple(problems)
+
+
+class MalformedBody(RequestError):
+    code = "malformed_body"
+
+
+class BodyTooLarge(RequestError):
+    code = "body_too_large"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
+
+
+class NotFound(RequestError):
+    code = "not_found"
+
+
+class TaskNotFound(NotFound):
+    code = "task_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+
+
+class TaskNotCancellable(RequestError):
+    code = "task_not_cancellable"
+
+
+class InvalidCursor(RequestError):
+    code = "invalid_cursor"
+
+
+class LinkInvalid(RequestError):
+    code = "link_invalid"
+
+
+class ResultExpired(RequestError):
+    code = "result_expired"
+
+
+class QueueFull(RequestError):
+    code = "queue_full"
+    is_retryable = True
+
+
+class ServiceUnavailable(RequestError):
+    code = "service_unavailable"
+    is_retryable = True
+
+
+class WorkError(VidmillError):
+    """A job went wrong; `decide` in `domain.job` says what happens next."""
+
+
+class EngineFailed(WorkError):
+    code = "engine_failed"
+    is_retryable = True
+
+
+class EngineOutOfMemory(EngineFailed):
+    code = "out_of_memory"
+
+
+class ModelInvalid(WorkError):
+    code = "model_invalid"
+
+
+class BadOutput(WorkError):
+    code = "bad_output"
+    is_retryable = True
+
+
+class StorageFailed(WorkError):
+    code = "storage_failed"
+    is_retryable = True
+
+
+class DiskFull(StorageFailed):
+    code = "disk_full"
+
+
+class WorkerLost(WorkError):
+    code = "worker_lost"
+    is_retryable = True
+
+
+class TimedOut(WorkError):
+    code = "timed_out"
+
+
+class InternalError(WorkError):
+    code = "internal_error"
+    is_retryable = True
+
+
+class JobCancelled(WorkError):
+    code = "cancelled"
+
+
+def _tree(root: type[VidmillError]) -> dict[str, type[VidmillError]]:
+    found = {root.code: root} if "code" in vars(root) else {}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+WORK_ERRORS: dict[str, type[VidmillError]] = _tree(WorkError)
+"""Work errors by code: how a failure crosses a process boundary and comes back as itself."""
+
+ERRORS: dict[str, type[VidmillError]] = _tree(RequestError) | WORK_ERRORS
+"""The closed list of public error codes."""

@@ -1,0 +1,133 @@
+"""The seams where Vidmill itself has several implementations. Each has one contract suite."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidmill.domain.clip import ClipSpec
+from vidmill.domain.job import Phase
+
+Frames = NDArray[np.uint8]
+"""A clip in memory: `uint8 (T, H, W, 3) RGB`."""
+
+Allocate = Callable[[tuple[int, int, int, int]], Frames]
+"""Gives the engine memory for `(T, H, W, 3)`; in a worker it is shared memory."""
+
+
+class Watch(Protocol):
+    """How an engine tells where it stands and learns that it should stop."""
+
+    def report(self, phase: Phase, done: int, total: int) -> None:
+        """Say that *done* of *total* units of *phase* are finished. Cheap; call at every step."""
+        ...
+
+    def check(self) -> None:
+        """Return at once, or raise `JobCancelled`. Call it inside steps, in well under a second."""
+        ...
+
+
+class Engine(Protocol):
+    """Makes frames from specs. One instance per render child, one call at a time."""
+
+    def load(self) -> None:
+        """Bring the weights to the device. Idempotent.
+
+        Raises:
+            ModelInvalid: A file is missing, damaged or of another shape.
+        """
+        ...
+
+    def warm(self, on_shape: Callable[[int, int], None]) -> None:
+        """Run every allowed shape once, briefly; *on_shape(done, total)* after each."""
+        ...
+
+    def identity(self) -> Mapping[str, str]:
+        """Return `name`, `revision` and `sha256` of the loaded model."""
+        ...
+
+    def generate(self, spec: ClipSpec, *, allocate: Allocate, watch: Watch) -> Frames:
+        """Return `spec.num_frames` frames at `spec.native`, in memory from *allocate*.
+
+        The same spec gives the same bytes on the same machine.
+
+        Raises:
+            JobCancelled: The watch said so.
+            EngineFailed: The device failed; retryable.
+            BadOutput: NaN or a wrong shape came out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device's memory. The instance is not used again."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobInfo:
+    size_bytes: int
+    etag: str
+
+
+class BlobStore(Protocol):
+    """Keeps files under keys like `<task>/<attempt>/clip.mp4`. Keys are written once."""
+
+    def put_file(self, key: str, path: Path, *, content_type: str) -> None:
+        """Copy the file at *path* to *key*.
+
+        Raises:
+            DiskFull: There is no room.
+            StorageFailed: Anything else that a later try may cure.
+        """
+        ...
+
+    def head(self, key: str) -> BlobInfo | None: ...
+
+    def read(self, key: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes *start* (inclusive) to *end* (exclusive) in bounded chunks."""
+        ...
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every key below *prefix*; return how many there were."""
+        ...
+
+    def signed_url(self, key: str, *, expires_in_s: int) -> str | None:
+        """Return a URL the store itself honours, or None when the API must serve the bytes."""
+        ...
+
+
+class TicketSource(Protocol):
+    """Wakes idle workers. A ticket says only "pool P has work"; losing one costs a poll."""
+
+    def publish(self, pool: str) -> None:
+        """Send a ticket, bounded in time, swallowing failure."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until a ticket comes (True) or *timeout_s* passes (False)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EventBus(Protocol):
+    """Carries hints about running jobs. The row is the truth; a heartbeat heals a lost event."""
+
+    def publish(self, job_id: str, event: Mapping[str, Any]) -> None:
+        """Send *event* to whoever watches the task *job_id*. Never blocks, never raises."""
+        ...
+
+    def latest(self, job_id: str) -> Mapping[str, Any] | None:
+        """Return the newest event seen here, if the task is live."""
+        ...
+
+    def subscribe(
+        self, job_id: str, on_event: Callable[[Mapping[str, Any]], None]
+    ) -> Callable[[], None]:
+        """Call *on_event* (from another thread) for each event; returns the way to stop it."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,119 @@
+"""All settings, from the environment (`VIDMILL_*`). Read by `wiring` and the entry points only."""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from vidmill.domain.clip import Resolution
+
+
+def default_data_dir() -> Path:
+    """Return `$XDG_DATA_HOME/vidmill` (XDG Base Directory Specification); the SDK looks there."""
+    root = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(root) / "vidmill"
+
+
+class Settings(BaseSettings):
+    """Frozen; every field is `VIDMILL_<NAME>` in the environment, listed in docs/settings.md."""
+
+    model_config = SettingsConfigDict(env_prefix="VIDMILL_", frozen=True, extra="forbid")
+
+    # Where things are
+    data_dir: Path = Field(default_factory=default_data_dir, description="Database, files, keys.")
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty = SQLite in the data folder (WAL, synchronous FULL)."
+    )
+    storage_url: str = Field("", description="obstore URL for files; empty = the data folder.")
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8600, ge=0, le=65535, description="Port of the API; 0 = any free one.")
+    public_url: str = Field(
+        "", description="Base of links in answers; empty = the URL the request came by."
+    )
+    signing_secret: SecretStr = Field(
+        SecretStr(""), description="Signs file links; empty = a random one kept in the data folder."
+    )
+
+    # Model
+    profile: str = Field("tiny", description="Model profile; `vidmill models` lists them.")
+    model_path: str = Field("", description="Folder or hub id that overrides the profile's source.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    torch_threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores.")
+
+    # Limits at the door
+    prompt_max_chars: int = Field(200, ge=1, description="Code points of the NFC text, trimmed.")
+    negative_prompt_max_chars: int = Field(500, ge=0, description="The same, negative prompt.")
+    duration_min_s: float = Field(3.0, gt=0, description="Shortest clip, seconds.")
+    duration_max_s: float = Field(10.0, gt=0, description="Longest clip, seconds.")
+    resolutions: tuple[Resolution, ...] = Field(
+        (Resolution.P480, Resolution.P720), description="Delivered sizes on offer."
+    )
+    frame_rates: tuple[int, ...] = Field(
+        (16, 24, 25, 30), description="Delivered frame rates on offer."
+    )
+    default_frame_rate: int = Field(24, description="Frame rate where the request names none.")
+    body_max_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body.")
+    queue_max: int = Field(10_000, ge=1, description="Queued tasks a tenant may have; beyond: 429.")
+
+    # Queue
+    lease_s: float = Field(30.0, gt=0, description="A worker silent for longer has lost its jobs.")
+    heartbeat_s: float = Field(5.0, gt=0, description="How often a worker renews its leases.")
+    poll_s: float = Field(2.0, gt=0, description="Idle worker's poll, the bound on a lost ticket.")
+    sweep_s: float = Field(5.0, gt=0, description="How often expired leases are looked for.")
+    promote_s: float = Field(1.0, gt=0, description="How often due retries are queued again.")
+    reconcile_s: float = Field(10.0, gt=0, description="How often lost tickets are sent again.")
+    audit_s: float = Field(300.0, gt=0, description="How often counters are checked against rows.")
+    retry_base_s: float = Field(10.0, ge=0, description="First retry delay; doubles each time.")
+    retry_cap_s: float = Field(600.0, ge=0, description="Longest retry delay.")
+    max_attempts: int = Field(4, ge=1, description="One run and the retries after it.")
+    time_limit_s: float = Field(
+        1800.0, gt=0, description="Hard limit of one run; then it is killed."
+    )
+    cancel_grace_s: float = Field(
+        10.0, gt=0, description="Wait for a cancelled run before killing it."
+    )
+    drain_s: float = Field(600.0, ge=0, description="Ctrl-C waits this long for the running clip.")
+    progress_interval_s: float = Field(0.5, ge=0, description="Least time between progress events.")
+    finish_backlog: int = Field(2, ge=1, description="Rendered clips that may wait for finishing.")
+
+    # Output
+    encoder_preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = Field(
+        "medium", description="x264 preset."
+    )
+    encoder_crf: int = Field(
+        18, ge=0, le=51, description="x264 constant rate factor; lower = larger."
+    )
+    interpolation: Literal["flow", "blend"] = Field(
+        "flow", description="How frames between the model's are made: DIS optical flow or blending."
+    )
+    link_ttl_s: int = Field(3600, ge=10, description="Life of a signed file link, seconds.")
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Log level."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto` = text on a terminal, JSON lines elsewhere."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.duration_min_s > self.duration_max_s:
+            raise ValueError("VIDMILL_DURATION_MIN_S is above VIDMILL_DURATION_MAX_S; swap them")
+        if self.default_frame_rate not in self.frame_rates:
+            raise ValueError(
+                f"VIDMILL_DEFAULT_FRAME_RATE {self.default_frame_rate} is not a VIDMILL_FRAME_RATES"
+            )
+        if self.heartbeat_s * 2 > self.lease_s:
+            raise ValueError("VIDMILL_LEASE_S must be at least twice VIDMILL_HEARTBEAT_S")
+        return self
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'vidmill.db'}"
+
+    @property
+    def effective_storage_url(self) -> str:
+        return self.storage_url or (self.data_dir.absolute() / "files").as_uri()

@@ -1,0 +1,38 @@
+"""Logs as events with fields. Never prompts, keys or signed URLs."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Send structlog and the standard library's loggers to stderr, as JSON lines or text.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        log_format: `json`, `text`, or `auto` (text on a terminal).
+    """
+    as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
+    )
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, force=True)
+
+
+def get_logger(name: str) -> Any:
+    """Return a structlog logger bound to *name* as `logger`."""
+    return structlog.get_logger(logger=name)

@@ -1,0 +1,34 @@
+"""Settings that cannot be are refused at start, by name."""
+
+import pytest
+from pydantic import ValidationError
+
+from vidmill.settings import Settings
+
+
+def test_environment_variables_set_fields(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDMILL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("VIDMILL_FRAME_RATES", "[24, 60]")
+
+    settings = Settings()
+
+    assert settings.frame_rates == (24, 60)
+    assert settings.effective_database_url == f"sqlite:///{tmp_path}/vidmill.db"
+    assert settings.effective_storage_url == (tmp_path / "files").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"duration_min_s": 11.0}, "VIDMILL_DURATION_MIN_S"),
+        ({"default_frame_rate": 23}, "VIDMILL_DEFAULT_FRAME_RATE"),
+        ({"lease_s": 6.0, "heartbeat_s": 5.0}, "VIDMILL_LEASE_S"),
+    ],
+)
+def test_a_contradiction_is_refused_and_names_the_variable(values, named):
+    with pytest.raises(ValidationError, match=named):
+        Settings(**values)
+
+
+def test_secrets_are_not_printed():
+    assert "hunter2" not in repr(Settings(signing_secret="hunter2"))
