@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     profile: str = Field("tiny", description="Model profile; `vidmill models` lists them.")
     model_path: str = Field("", description="Folder or hub id that overrides the profile's source.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
-    torch_threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores.")
+    torch_threads: int = Field(0, ge=0, description="CPU threads; 0 = as the profile says.")
 
     # Limits at the door
     prompt_max_chars: int = Field(200, ge=1, description="Code points of the NFC text, trimmed.")
@@ -56,8 +56,12 @@ class Settings(BaseSettings):
     default_frame_rate: int = Field(24, description="Frame rate where the request names none.")
     body_max_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body.")
     queue_max: int = Field(10_000, ge=1, description="Queued tasks a tenant may have; beyond: 429.")
+    vip_tenants: tuple[str, ...] = Field(
+        ("default",), description="Tenants that may ask for priority `high`."
+    )
 
     # Queue
+    pool: str = Field("default", description="Which queue this worker serves and the API fills.")
     lease_s: float = Field(30.0, gt=0, description="A worker silent for longer has lost its jobs.")
     heartbeat_s: float = Field(5.0, gt=0, description="How often a worker renews its leases.")
     poll_s: float = Field(2.0, gt=0, description="Idle worker's poll, the bound on a lost ticket.")
@@ -117,3 +121,17 @@ class Settings(BaseSettings):
     @property
     def effective_storage_url(self) -> str:
         return self.storage_url or (self.data_dir.absolute() / "files").as_uri()
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, locks and pid files: nothing that outlives the processes."""
+        return self.data_dir.absolute() / "run"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Clips being encoded, a folder per worker; on the same disk as the local store."""
+        return self.data_dir.absolute() / "tmp"
+
+    @property
+    def effective_queue_url(self) -> str:
+        return f"local://{self.run_dir}"

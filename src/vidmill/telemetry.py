@@ -1,8 +1,9 @@
 """Logs as events with fields. Never prompts, keys or signed URLs."""
 
+import contextlib
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -16,7 +17,9 @@ def configure_logging(level: str, log_format: str) -> None:
     """
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if as_text
+        else structlog.processors.JSONRenderer()
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -28,11 +31,26 @@ def configure_logging(level: str, log_format: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, force=True)
 
 
+class _Forgiving:
+    """A stream whose full disk costs the line and not the process that had something to say."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def get_logger(name: str) -> Any:
-    """Return a structlog logger bound to *name* as `logger`."""
-    return structlog.get_logger(logger=name)
+    """Return a structlog logger bound to *name* as `component`."""
+    return structlog.get_logger(component=name)

@@ -5,9 +5,12 @@ VidmillError
 │   ├── InvalidRequest         one or more fields are wrong
 │   ├── MalformedBody          not JSON
 │   ├── BodyTooLarge
-│   ├── Unauthorized
-│   ├── TaskNotFound, NotFound, MethodNotAllowed
+│   ├── UnsupportedMediaType   not sent as JSON
+│   ├── Unauthorized, PermissionDenied
+│   ├── NotFound, TaskNotFound, MethodNotAllowed
 │   ├── TaskNotCancellable
+│   ├── TaskFailed, TaskCancelled   there will be no result
+│   ├── RangeNotSatisfiable
 │   ├── InvalidCursor
 │   ├── LinkInvalid, ResultExpired
 │   ├── QueueFull              come back later
@@ -15,6 +18,7 @@ VidmillError
 └── WorkError                a job went wrong
     ├── EngineFailed           retryable: the next run may well succeed
     │   └── EngineOutOfMemory
+    ├── SpecUnsupported        this model cannot make such a clip
     ├── ModelInvalid           the folder is damaged or of another shape
     ├── BadOutput              frames or file failed a check
     ├── StorageFailed          retryable
@@ -25,6 +29,7 @@ VidmillError
     └── JobCancelled           not a failure: unwinds an engine or an encoder
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -76,8 +81,16 @@ class BodyTooLarge(RequestError):
     code = "body_too_large"
 
 
+class UnsupportedMediaType(RequestError):
+    code = "unsupported_media_type"
+
+
 class Unauthorized(RequestError):
     code = "unauthorized"
+
+
+class PermissionDenied(RequestError):
+    code = "permission_denied"
 
 
 class NotFound(RequestError):
@@ -94,6 +107,24 @@ class MethodNotAllowed(RequestError):
 
 class TaskNotCancellable(RequestError):
     code = "task_not_cancellable"
+
+
+class TaskFailed(RequestError):
+    code = "task_failed"
+
+
+class TaskCancelled(RequestError):
+    code = "task_cancelled"
+
+
+class RangeNotSatisfiable(RequestError):
+    """The file has *size_bytes*, and the range asked for begins behind them."""
+
+    code = "range_not_satisfiable"
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(f"the file has {size_bytes} bytes; ask for some of those")
+        self.size_bytes = size_bytes
 
 
 class InvalidCursor(RequestError):
@@ -131,6 +162,10 @@ class EngineOutOfMemory(EngineFailed):
     code = "out_of_memory"
 
 
+class SpecUnsupported(WorkError):
+    code = "spec_unsupported"
+
+
 class ModelInvalid(WorkError):
     code = "model_invalid"
 
@@ -147,6 +182,17 @@ class StorageFailed(WorkError):
 
 class DiskFull(StorageFailed):
     code = "disk_full"
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a full disk, a used-up quota and the process's file size limit look like to `write`."""
+
+
+def storage_error(error: OSError, doing: str) -> StorageFailed:
+    """Return the `StorageFailed` for *error*, met while *doing* ("writing clip.mp4")."""
+    if error.errno in NO_ROOM:
+        return DiskFull(f"no room left while {doing}: {error.strerror}; free space, then retry")
+    return StorageFailed(f"{doing} failed: {error}")
 
 
 class WorkerLost(WorkError):

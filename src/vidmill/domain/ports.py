@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,21 @@ class BlobStore(Protocol):
         ...
 
 
+Item = TypeVar("Item")
+
+
+class Inbox(Protocol[Item]):
+    """What came for one worker. Made for `select`: `fileno` is readable while something waits."""
+
+    def fileno(self) -> int: ...
+
+    def take(self) -> list[Item]:
+        """Return, without waiting, everything that came since the last call."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class TicketSource(Protocol):
     """Wakes idle workers. A ticket says only "pool P has work"; losing one costs a poll."""
 
@@ -106,28 +121,47 @@ class TicketSource(Protocol):
         """Send a ticket, bounded in time, swallowing failure."""
         ...
 
-    def wait(self, timeout_s: float) -> bool:
-        """Sleep until a ticket comes (True) or *timeout_s* passes (False)."""
+    def listen(self, pool: str, worker: str) -> Inbox[str]:
+        """Return the tickets (names of pools) for *worker*, which the caller closes."""
         ...
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class CancelRequest:
+    """Somebody wants run number *attempt* of the task *job_id* stopped."""
+
+    job_id: str
+    attempt: int
+
+
 class EventBus(Protocol):
-    """Carries hints about running jobs. The row is the truth; a heartbeat heals a lost event."""
+    """Carries hints about running jobs. The row is the truth; a heartbeat heals a lost event.
+
+    An event is `attempt`, `state`, `phase` and `progress` (0..1); see `services.lifecycle`.
+    """
 
     def publish(self, job_id: str, event: Mapping[str, Any]) -> None:
         """Send *event* to whoever watches the task *job_id*. Never blocks, never raises."""
         ...
 
     def latest(self, job_id: str) -> Mapping[str, Any] | None:
-        """Return the newest event seen here, if the task is live."""
+        """Return the newest event seen here, if the task is running."""
         ...
 
     def subscribe(
         self, job_id: str, on_event: Callable[[Mapping[str, Any]], None]
     ) -> Callable[[], None]:
         """Call *on_event* (from another thread) for each event; returns the way to stop it."""
+        ...
+
+    def cancel(self, job_id: str, attempt: int) -> None:
+        """Tell the worker that runs it to stop. Call it after the row says so (see the class)."""
+        ...
+
+    def listen(self, worker: str) -> Inbox[CancelRequest]:
+        """Return the cancel requests for *worker*, which the caller closes."""
         ...
 
     def close(self) -> None: ...

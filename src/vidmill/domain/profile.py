@@ -38,6 +38,8 @@ class ModelProfile:
         guidance_scale: High-noise expert, t >= boundary. (Wan's own config lists low, high.)
         max_text_tokens: Padded text length the model was trained with; attention is unmasked.
         memory: `resident`, or `offload` (diffusers' model offload) on cards below 80 GB.
+        cpu_threads: Threads that serve it best where the device is a CPU; 0 = all cores.
+        warm_duration_s: Length of the clip each size is warmed with: the commonest one.
         seconds_per_step: First guess for the ETA, at the largest size, until measured.
     """
 
@@ -61,6 +63,8 @@ class ModelProfile:
     vae_dtype: Literal["float32", "bfloat16"]
     memory: Literal["resident", "offload"]
     attention: tuple[str, ...]
+    cpu_threads: int = 0
+    warm_duration_s: float = 3.0
     seconds_per_step: float
     default_negative_prompt: str
     has_prompt_rules: bool
