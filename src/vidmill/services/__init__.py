@@ -1,0 +1,1 @@
+"""Use cases. They own the transactions; ports come as arguments."""

@@ -1,0 +1,240 @@
+"""The controller's steps and its loop."""
+
+import random
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.builders import FakeClock, make_job
+from tests.recorders import RecordingBus, RecordingTickets
+from vidmill.domain.job import Job, JobState, RetryPolicy
+from vidmill.services.controller import FORGET_WORKER_S, Controller, ControllerTimes
+from vidmill.store import jobs, workers
+from vidmill.store.session import Database
+from vidmill.store.workers import WorkerState
+
+
+@pytest.fixture
+def bus() -> RecordingBus:
+    return RecordingBus()
+
+
+@pytest.fixture
+def tickets() -> RecordingTickets:
+    return RecordingTickets()
+
+
+def make_controller(
+    db: Database, tickets: RecordingTickets, bus: RecordingBus, *, name: str = "c1", **times: float
+) -> Controller:
+    return Controller(
+        db,
+        tickets,
+        bus,
+        pools=["main"],
+        policy=RetryPolicy(),
+        times=ControllerTimes(**times),
+        rng=random.Random(1),
+        name=name,
+    )
+
+
+@pytest.fixture
+def controller(db: Database, tickets: RecordingTickets, bus: RecordingBus) -> Controller:
+    return make_controller(db, tickets, bus)
+
+
+def claim(db: Database, worker: str = "w1") -> Job:
+    job = db.write(lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0))
+    assert job is not None
+    return job
+
+
+def add_worker(db: Database, worker: str) -> None:
+    db.write(
+        lambda uow: workers.register(
+            uow, worker=worker, pool="main", host="here", pid=1, profile="tiny", lease_s=30.0
+        )
+    )
+    db.write(lambda uow: workers.renew(uow, worker=worker, lease_s=30.0, state=WorkerState.READY))
+
+
+def state(db: Database, job: Job) -> JobState:
+    found = db.read(lambda conn: jobs.get_by_id(conn, job.id))
+    assert found is not None
+    return found.state
+
+
+def test_lost_run_is_told_to_its_watchers(
+    db: Database, controller: Controller, bus: RecordingBus, clock: FakeClock
+) -> None:
+    make_job(db)
+    job = claim(db)
+    clock.advance(31.0)
+    controller.sweep()
+    assert state(db, job) is JobState.DELAYED
+    event = {"attempt": 1, "state": "delayed", "phase": "retry_wait", "progress": 0.0}
+    assert bus.events == [(job.public_id, event)]
+
+
+def test_sweep_forgets_workers_long_gone(
+    db: Database, controller: Controller, clock: FakeClock
+) -> None:
+    add_worker(db, "w1")
+    clock.advance(FORGET_WORKER_S + 31.0)
+    controller.sweep()
+    assert db.read(lambda conn: workers.on_host(conn, "here")) == []
+
+
+def test_due_retry_is_queued_and_its_pool_woken(
+    db: Database, controller: Controller, tickets: RecordingTickets, clock: FakeClock
+) -> None:
+    job = make_job(db, not_before=clock.now + 5.0)
+    assert controller.promote() == set()
+    clock.advance(5.0)
+    assert controller.promote() == {"main"}
+    assert (state(db, job), tickets.pools) == (JobState.QUEUED, ["main"])
+
+
+@pytest.mark.parametrize("case", [(0, 2, 0), (3, 0, 0), (3, 2, 2), (1, 2, 1)])
+def test_lost_tickets_are_sent_again_one_per_idle_worker(
+    db: Database,
+    controller: Controller,
+    tickets: RecordingTickets,
+    case: tuple[int, int, int],
+) -> None:
+    queued, idle, sent = case
+    for number in range(idle):
+        add_worker(db, f"w{number}")
+    for _ in range(queued):
+        make_job(db)
+    assert controller.reconcile() == sent
+    assert tickets.pools == ["main"] * sent
+
+
+def test_audit_mends_what_drifted(db: Database, controller: Controller) -> None:
+    make_job(db)
+    assert not controller.audit()
+    db.write(lambda uow: uow.conn.exec_driver_sql("UPDATE tenants SET queued = 9 WHERE id = 1"))
+    assert controller.audit() == jobs.Drift(flows=0, tenants=1)
+    assert not controller.audit()
+
+
+def test_start_takes_up_what_a_killed_stack_left(
+    db: Database, controller: Controller, bus: RecordingBus
+) -> None:
+    make_job(db)
+    job = claim(db, "dead")
+    swept = controller.start(live=[])
+    assert [run.public_id for run in swept] == [job.public_id]
+    assert claim(db, "new").id == job.id
+    assert bus.latest(job.public_id) == {
+        "attempt": 1,
+        "state": "queued",
+        "phase": "waiting",
+        "progress": 0.0,
+    }
+
+
+def test_start_need_not_wait_for_a_dead_leaders_lease(
+    db: Database, controller: Controller, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    make_controller(db, tickets, bus, name="dead").lead()
+    assert not controller.lead()
+    controller.start(live=[])
+    assert controller.lead()
+
+
+def test_two_controllers_have_one_leader_and_a_successor(
+    db: Database, controller: Controller, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    other = make_controller(db, tickets, bus, name="c2")
+    assert (controller.lead(), other.lead()) == (True, False)
+    controller.step_down()
+    assert (other.lead(), controller.lead()) == (True, False)
+
+
+class SteppedStop(threading.Event):
+    """A clock that only waiting moves, and which ends the loop at *until*."""
+
+    def __init__(self, *, until: float) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.until = until
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += max(0.001, timeout or 0.0)
+        if self.now >= self.until:
+            self.set()
+        return self.is_set()
+
+
+def run(controller: Controller, *, seconds: float) -> None:
+    stop = SteppedStop(until=seconds)
+    controller.run(stop, monotonic=stop)
+
+
+def test_loop_does_every_step(
+    db: Database, controller: Controller, tickets: RecordingTickets, clock: FakeClock
+) -> None:
+    make_job(db)
+    lost = claim(db)
+    due = make_job(db, not_before=clock.now + 1.0)
+    clock.advance(31.0)
+    add_worker(db, "idle")
+    db.write(lambda uow: uow.conn.exec_driver_sql("UPDATE tenants SET queued = 9 WHERE id = 1"))
+    run(controller, seconds=2.0)
+    assert (state(db, lost), state(db, due)) == (JobState.DELAYED, JobState.QUEUED)
+    assert set(tickets.pools) == {"main"}
+    assert not db.read(jobs.find_drift)
+
+
+def test_loop_that_does_not_lead_does_nothing(
+    db: Database, tickets: RecordingTickets, bus: RecordingBus, clock: FakeClock
+) -> None:
+    job = make_job(db, not_before=clock.now + 1.0)
+    clock.advance(1.0)
+    make_controller(db, tickets, bus, name="leader").lead()
+    run(make_controller(db, tickets, bus), seconds=10.0)
+    assert (state(db, job), tickets.pools) == (JobState.DELAYED, [])
+
+
+def test_ended_loop_lets_another_lead_at_once(
+    db: Database, controller: Controller, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    run(controller, seconds=1.0)
+    assert make_controller(db, tickets, bus, name="next").lead()
+
+
+class FailingTickets(RecordingTickets):
+    """Breaks its promise of never raising, the first few times."""
+
+    def publish(self, pool: str) -> None:
+        super().publish(pool)
+        if len(self.pools) < 3:
+            raise RuntimeError("broken")
+
+
+def test_step_that_fails_is_tried_again_and_the_loop_goes_on(
+    db: Database, bus: RecordingBus
+) -> None:
+    tickets = FailingTickets()
+    controller = make_controller(db, tickets, bus, reconcile_s=0.1)
+    add_worker(db, "idle")
+    make_job(db)
+    run(controller, seconds=6.0)
+    assert len(tickets.pools) > 3
+
+
+def test_steps_are_idempotent(db: Database, controller: Controller, clock: FakeClock) -> None:
+    make_job(db)
+    claim(db)
+    clock.advance(31.0)
+    steps: list[Callable[[], object]] = [controller.sweep, controller.promote, controller.audit]
+    for step in steps:
+        step()
+    assert [bool(step()) for step in steps] == [False, False, False]
