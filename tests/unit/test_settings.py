@@ -1,12 +1,15 @@
 """Settings that cannot be are refused at start, by name."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from vidmill.settings import Settings
 
 
-def test_environment_variables_set_fields(monkeypatch, tmp_path):
+def test_environment_variables_set_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VIDMILL_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("VIDMILL_FRAME_RATES", "[24, 60]")
 
@@ -25,10 +28,12 @@ def test_environment_variables_set_fields(monkeypatch, tmp_path):
         ({"lease_s": 6.0, "heartbeat_s": 5.0}, "VIDMILL_LEASE_S"),
     ],
 )
-def test_a_contradiction_is_refused_and_names_the_variable(values, named):
+def test_a_contradiction_is_refused_and_names_the_variable(
+    values: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ValidationError, match=named):
         Settings(**values)
 
 
-def test_secrets_are_not_printed():
-    assert "hunter2" not in repr(Settings(signing_secret="hunter2"))
+def test_secrets_are_not_printed() -> None:
+    assert "hunter2" not in repr(Settings(signing_secret=SecretStr("hunter2")))

@@ -1,0 +1,1 @@
+"""The HTTP gateway: wire formats in, clip specs and jobs behind."""

@@ -1,0 +1,230 @@
+"""The native dialect's answers as schemas. A test holds the real answers against them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
+
+TASK_ID = "t2v_019355f0c3a97c4e9d0b5a6f1e2d3c4b"
+
+
+class _Doc(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Eta(_Doc):
+    """Seconds until the task is done."""
+
+    p50: float
+    p90: float
+
+
+class TaskError(_Doc):
+    """Why the last run failed."""
+
+    code: str
+    message: str | None
+    retryable: bool
+
+
+class Links(_Doc):
+    """Where else to look, relative to the server."""
+
+    self: str
+    status: str
+    result: str
+    cancel: str
+    events: str
+    content: str
+
+
+class TaskStatus(_Doc):
+    """How a task stands."""
+
+    task_id: str = Field(examples=[TASK_ID])
+    status: Status
+    phase: str = Field(description="What is going on; newer servers may add phases.")
+    progress: float = Field(ge=0, le=1, description="Never falls within an attempt; 1 = completed.")
+    attempt: int = Field(description="Runs begun; 0 = none yet.")
+    max_attempts: int
+    queue_position: int | None = Field(description="0 = next; null unless queued.")
+    eta: Eta | None = Field(description="null until such a clip was measured here.")
+    cancel_requested: bool
+    result_url: str | None = Field(description="Signed, expires; ask again for a new one.")
+    error_message: str | None
+    error: TaskError | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    retry_at: str | None
+    queued_s: float | None
+    running_s: float | None
+    client_reference: str | None
+    links: Links
+
+
+class File(_Doc):
+    """One delivered file."""
+
+    url: str
+    content_type: str
+    size_bytes: int
+    md5: str
+    sha256: str
+    width: int
+    height: int
+
+
+class Result(File):
+    """The clip and all about it; the file's own fields are those of the video."""
+
+    poster_url: str | None
+    preview_url: str | None
+    expires_at: str
+    native_width: int = Field(description="What the model really drew.")
+    native_height: int
+    native_frame_rate: int
+    native_frames: int
+    is_upscaled: bool = Field(description="The delivered size is larger than the drawn one.")
+    frames: int
+    frame_rate: int
+    duration: float
+    seed: int
+    model: dict[str, str]
+    timings_s: dict[str, float]
+    files: dict[str, File]
+
+
+class TaskResult(TaskStatus):
+    """A finished task with its result."""
+
+    poster_url: str | None
+    preview_url: str | None
+    result: Result
+
+
+class Addition(_Doc):
+    """Words that a prompt rule added."""
+
+    rule: str
+    target: str
+    text: str
+
+
+class Attempt(_Doc):
+    """One run."""
+
+    attempt: int
+    started_at: str
+    ended_at: str | None
+    outcome: str | None
+    error_code: str | None
+    error_message: str | None
+
+
+class Task(TaskStatus):
+    """Everything about a task."""
+
+    poster_url: str | None = None
+    preview_url: str | None = None
+    result: Result | None
+    request: dict[str, Any] = Field(description="The request with its defaults.")
+    metadata: dict[str, str]
+    prompt: str = Field(description="What the engine reads.")
+    negative_prompt: str
+    additions: list[Addition]
+    prompt_rules_version: str | None
+    language: str | None
+    seed: int
+    steps: int
+    guidance_scale: float
+    guidance_scale_2: float
+    flow_shift: float
+    model: dict[str, str]
+    attempts: list[Attempt]
+
+
+class TaskPage(_Doc):
+    """Part of the list, newest first."""
+
+    data: list[TaskStatus]
+    has_more: bool
+    next_cursor: str | None
+
+
+class OfferedSize(_Doc):
+    name: str
+    width: int
+    height: int
+    native_width: int
+    native_height: int
+
+
+class Span(_Doc):
+    min: float
+    max: float
+    step: float
+
+
+class ModelFacts(_Doc):
+    name: str
+    title: str
+    revision: str
+    licence: str
+    is_toy: bool
+    steps: int
+
+
+class Capabilities(_Doc):
+    """What this server can make."""
+
+    model: ModelFacts
+    resolutions: list[OfferedSize]
+    duration: Span
+    frame_rates: list[int]
+    default_frame_rate: int
+    native_frame_rate: int
+    languages: list[str]
+    styles: list[str]
+    enable_physics: bool
+    prompt_rules_version: str | None
+    default_negative_prompt: str
+    priorities: list[str]
+    limits: dict[str, int]
+
+
+class FieldError(_Doc):
+    """One wrong field."""
+
+    pointer: str = Field(examples=["#/prompt"])
+    code: str = Field(examples=["max_length"])
+    message: str
+    limit: int | float | str | None = None
+
+
+class Problem(_Doc):
+    """RFC 9457 problem details. `code` is stable; docs/errors.md lists all of them."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    retryable: bool
+    errors: list[FieldError] | None = None
+
+
+class Check(_Doc):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(_Doc):
+    """Whether tasks are worked on, and what is still missing."""
+
+    status: Literal["ready", "starting"]
+    checks: list[Check]

@@ -1,0 +1,133 @@
+"""Query parameters of the native dialect, with every wrong one named at once."""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from vidmill.domain.errors import FieldProblem, InvalidRequest
+from vidmill.domain.job import WireStatus
+from vidmill.store.jobs import JobFilter
+
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 100
+WAIT_MAX_S = 30.0
+VARIANTS = ("video", "poster", "preview")
+
+Parser = Callable[[str], Any]
+
+
+def read_query(request: Request, parsers: Mapping[str, Parser]) -> dict[str, Any]:
+    """Return the values of the parameters in *parsers* that are there.
+
+    Raises:
+        InvalidRequest: A value is wrong, a parameter is unknown, or one is given twice.
+    """
+    wrong: list[FieldProblem] = []
+    values: dict[str, Any] = {}
+    query = request.scope["query_string"].decode("latin-1")
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name not in parsers:
+            known = ", ".join(parsers)
+            wrong.append(_problem(name, "unknown_parameter", f"choose from: {known}"))
+        elif name in values:
+            wrong.append(_problem(name, "repeated", "give it once"))
+        else:
+            try:
+                values[name] = parsers[name](text)
+            except ValueError as error:
+                wrong.append(_problem(name, "not_offered", str(error)))
+    if wrong:
+        raise InvalidRequest(wrong)
+    return values
+
+
+def required(values: Mapping[str, Any], name: str) -> str:
+    """Return a parameter that must be there."""
+    if name not in values:
+        raise InvalidRequest([_problem(name, "required", "it is missing; add it")])
+    return str(values[name])
+
+
+def wait_s(text: str) -> float:
+    """Parse the seconds of a long poll."""
+    seconds = _number(text)
+    if not 0 <= seconds <= WAIT_MAX_S:
+        raise ValueError(f"it must be 0 to {WAIT_MAX_S:g} seconds")
+    return seconds
+
+
+def page_size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(LIMIT_MAX))):
+        raise ValueError(f"it must be a whole number from 1 to {LIMIT_MAX}")
+    if not 1 <= int(text) <= LIMIT_MAX:
+        raise ValueError(f"it must be 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def status(text: str) -> WireStatus:
+    try:
+        return WireStatus(text)
+    except ValueError:
+        raise ValueError(f"choose one of: {', '.join(WireStatus)}") from None
+
+
+def variant(text: str) -> str:
+    if text not in VARIANTS:
+        raise ValueError(f"choose one of: {', '.join(VARIANTS)}")
+    return text
+
+
+def instant(text: str) -> float:
+    """Parse RFC 3339, or Unix seconds; without an offset it is UTC."""
+    try:
+        parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        seconds = _number(text)
+    return seconds
+
+
+def order(text: str) -> str:
+    if text != "desc":
+        raise ValueError("only desc, the newest first, is on offer")
+    return text
+
+
+def job_filter(values: Mapping[str, Any]) -> JobFilter:
+    return JobFilter(
+        status=values.get("status"),
+        client_reference=values.get("client_reference"),
+        submitted_from=values.get("created_after"),
+        submitted_before=values.get("created_before"),
+    )
+
+
+LIST_PARAMETERS: Mapping[str, Parser] = {
+    "status": status,
+    "client_reference": str,
+    "created_after": instant,
+    "created_before": instant,
+    "order": order,
+    "limit": page_size,
+    "cursor": str,
+}
+
+STATUS_PARAMETERS: Mapping[str, Parser] = {"task_id": str, "wait": wait_s}
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("it is neither an RFC 3339 instant nor a finite number")
+    return number
+
+
+def _problem(name: str, code: str, message: str) -> FieldProblem:
+    return FieldProblem(pointer=f"#/query/{name[:60]}", code=code, message=message)

@@ -1,0 +1,241 @@
+"""The native dialect's table of routes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vidmill.api.desk import Desk
+from vidmill.api.dialects import native_models as models
+from vidmill.api.dialects import native_query as queries
+from vidmill.api.dialects.native import Native
+from vidmill.api.dialects.native_request import GenerateBody
+from vidmill.api.dialects.native_views import PREFIX
+from vidmill.api.routing import Answer, Route
+from vidmill.domain import errors
+from vidmill.domain.job import WireStatus
+
+_PACE = {"Retry-After": "Seconds to wait before the next look, while the task is live."}
+_ETAG = {"ETag": "Of the content; send it back in If-None-Match."}
+_UNCHANGED = Answer(description="Nothing changed since the ETag you sent.", media_type="")
+
+
+def native_routes(desk: Desk) -> Sequence[Route]:
+    """Return the routes, bound to *desk*."""
+    native = Native(desk)
+    return (
+        *_making(native),
+        *_looking(native),
+        *_listing(native),
+        _events(native),
+        _content(native),
+    )
+
+
+def _making(native: Native) -> tuple[Route, ...]:
+    accepted = Answer(
+        description="Queued, and safe from any crash.",
+        model=models.TaskStatus,
+        headers={**_PACE, "Location": "Where to ask how it stands."},
+    )
+    return (
+        Route(
+            method="POST",
+            path=f"{PREFIX}/generate",
+            handler=native.generate,
+            summary="Submit a clip",
+            body=GenerateBody,
+            answers={202: accepted},
+            errors=(
+                errors.InvalidRequest,
+                errors.MalformedBody,
+                errors.BodyTooLarge,
+                errors.UnsupportedMediaType,
+                errors.PermissionDenied,
+                errors.QueueFull,
+                errors.ServiceUnavailable,
+            ),
+        ),
+        Route(
+            method="POST",
+            path=f"{PREFIX}/tasks/{{task_id}}/cancel",
+            handler=native.cancel,
+            summary="Cancel a task",
+            answers={
+                200: Answer(description="Cancelled.", model=models.TaskStatus),
+                202: Answer(description="It runs, and is stopping.", model=models.TaskStatus),
+            },
+            errors=(errors.TaskNotFound, errors.TaskNotCancellable, errors.ServiceUnavailable),
+            parameters=(_task_id("path"),),
+        ),
+    )
+
+
+def _looking(native: Native) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET",
+            path=f"{PREFIX}/status",
+            handler=native.status,
+            summary="How a task stands",
+            answers={
+                200: Answer(
+                    description="The state.", model=models.TaskStatus, headers={**_PACE, **_ETAG}
+                ),
+                304: _UNCHANGED,
+            },
+            errors=(errors.TaskNotFound, errors.InvalidRequest),
+            parameters=(
+                _task_id("query"),
+                _query(
+                    "wait",
+                    "Answer when something changed, after so many seconds at most.",
+                    type="number",
+                    minimum=0,
+                    maximum=queries.WAIT_MAX_S,
+                ),
+                _if_none_match(),
+            ),
+        ),
+        Route(
+            method="GET",
+            path=f"{PREFIX}/result/{{task_id}}",
+            handler=native.result,
+            summary="The finished result",
+            answers={
+                200: Answer(description="The result.", model=models.TaskResult, headers=_ETAG),
+                202: Answer(
+                    description="Not finished; the state so far.",
+                    model=models.TaskStatus,
+                    headers=_PACE,
+                ),
+                304: _UNCHANGED,
+            },
+            errors=(errors.TaskNotFound, errors.TaskFailed, errors.TaskCancelled),
+            parameters=(_task_id("path"), _if_none_match()),
+        ),
+    )
+
+
+def _listing(native: Native) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET",
+            path=f"{PREFIX}/tasks",
+            handler=native.tasks,
+            summary="List tasks, newest first",
+            answers={200: Answer(description="A page.", model=models.TaskPage)},
+            errors=(errors.InvalidRequest, errors.InvalidCursor),
+            parameters=_list_parameters(),
+        ),
+        Route(
+            method="GET",
+            path=f"{PREFIX}/tasks/{{task_id}}",
+            handler=native.task,
+            summary="Everything about a task",
+            answers={
+                200: Answer(description="The task.", model=models.Task, headers=_ETAG),
+                304: _UNCHANGED,
+            },
+            errors=(errors.TaskNotFound,),
+            parameters=(_task_id("path"), _if_none_match()),
+        ),
+        Route(
+            method="GET",
+            path=f"{PREFIX}/capabilities",
+            handler=native.capabilities,
+            summary="What this server can make",
+            answers={
+                200: Answer(description="Limits and model.", model=models.Capabilities),
+                304: _UNCHANGED,
+            },
+        ),
+    )
+
+
+def _events(native: Native) -> Route:
+    return Route(
+        method="GET",
+        path=f"{PREFIX}/tasks/{{task_id}}/events",
+        handler=native.events,
+        summary="Follow a task by server-sent events",
+        answers={
+            200: Answer(
+                description="`id: attempt.seq`, `event: t2v.task.<what>`, `data`: an envelope "
+                "`{seq, type, timestamp, data}` whose data is the TaskStatus. Comments keep "
+                "the connection alive; the stream ends after the final event.",
+                media_type="text/event-stream",
+            ),
+            204: Answer(description="Nothing more will come.", media_type=""),
+        },
+        errors=(errors.TaskNotFound,),
+        parameters=(
+            _task_id("path"),
+            _header("Last-Event-ID", "The last event you got; older ones are not repeated."),
+        ),
+    )
+
+
+def _content(native: Native) -> Route:
+    return Route(
+        method="GET",
+        path=f"{PREFIX}/tasks/{{task_id}}/content",
+        handler=native.content,
+        summary="Download a file of a finished task",
+        also_head=True,
+        answers={
+            200: Answer(description="The file.", media_type="video/mp4"),
+            206: Answer(description="The part you asked for.", media_type="video/mp4"),
+            302: Answer(description="Where the store serves it.", media_type=""),
+            304: _UNCHANGED,
+        },
+        errors=(
+            errors.TaskNotFound,
+            errors.NotFound,
+            errors.TaskFailed,
+            errors.TaskCancelled,
+            errors.RangeNotSatisfiable,
+            errors.InvalidRequest,
+        ),
+        parameters=(
+            _task_id("path"),
+            _query("variant", "Which file.", type="string", enum=list(queries.VARIANTS)),
+            _query("download", "Present: the browser saves it.", type="string"),
+            _header("Range", "One byte range, e.g. `bytes=0-1023`."),
+        ),
+    )
+
+
+def _list_parameters() -> tuple[Mapping[str, Any], ...]:
+    return (
+        _query("status", "Only these.", type="string", enum=list(WireStatus)),
+        _query("client_reference", "Only those you named so.", type="string"),
+        _query("created_after", "RFC 3339 or Unix seconds; inclusive.", type="string"),
+        _query("created_before", "The same; exclusive.", type="string"),
+        _query("order", "Newest first.", type="string", enum=["desc"]),
+        _query(
+            "limit",
+            "Tasks per page.",
+            type="integer",
+            minimum=1,
+            maximum=queries.LIMIT_MAX,
+            default=queries.LIMIT_DEFAULT,
+        ),
+        _query("cursor", "`next_cursor` of the page before, with the same filters.", type="string"),
+    )
+
+
+def _task_id(place: str) -> Mapping[str, Any]:
+    schema = {"type": "string", "examples": [models.TASK_ID]}
+    return {"name": "task_id", "in": place, "required": True, "schema": schema}
+
+
+def _query(name: str, description: str, **schema: Any) -> Mapping[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _header(name: str, description: str) -> Mapping[str, Any]:
+    schema = {"type": "string"}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _if_none_match() -> Mapping[str, Any]:
+    return _header("If-None-Match", "An ETag you got earlier.")

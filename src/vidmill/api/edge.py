@@ -1,0 +1,131 @@
+"""The outermost layer: request ids, the limit on bodies, and no exception beyond this point."""
+
+import random
+import re
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vidmill.api.errors import problem_response
+from vidmill.domain.errors import BodyTooLarge, InternalError, VidmillError
+from vidmill.telemetry import get_logger
+
+log = get_logger(__name__)
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+"""What a caller's X-Request-ID may look like: it goes into logs and headers as it is."""
+
+
+Exact = tuple[str, str]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Edge:
+    """ASGI middleware.
+
+    A body is never read further than *body_max_bytes*, declared or chunked. *exact* holds the
+    endpoints of paths without parameters: a router would take a third of the time of a poll.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, body_max_bytes: int, exact: Mapping[Exact, Endpoint]
+    ) -> None:
+        self._app = app
+        self._exact = exact
+        self._body_max_bytes = body_max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["header_map"] = headers = dict(scope["headers"])
+        scope["request_id"] = request_id = _request_id(headers)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        named = _NamingSend(send, request_id)
+        try:
+            await self._serve(scope, receive, named)
+        except Exception as error:
+            if named.has_started:
+                raise
+            answer = _failure(error, scope)
+            await answer(scope, receive, named)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = scope["header_map"].get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._body_max_bytes:
+            raise BodyTooLarge(self._too_large)
+        bounded = self._bounded(scope, receive)
+        exact = self._exact.get((scope["method"], scope["path"]))
+        if exact is None:
+            await self._app(scope, bounded, send)
+        else:
+            answer = await exact(Request(scope, bounded, send))
+            await answer(scope, bounded, send)
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        left = self._body_max_bytes
+
+        async def receive_some() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                scope["is_endless"] = True
+                raise BodyTooLarge(self._too_large)
+            return message
+
+        return receive_some
+
+    @property
+    def _too_large(self) -> str:
+        return f"the body is larger than {self._body_max_bytes} bytes; a request needs far less"
+
+
+class _NamingSend:
+    """Sends an answer under the request's id, and knows whether it has begun."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._header = (b"x-request-id", request_id.encode())
+        self.has_started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            message["headers"] = [*message.get("headers", ()), self._header]
+        await self._send(message)
+
+
+def _failure(error: Exception, scope: Scope) -> Response:
+    """Return the answer to a request that ended in *error*."""
+    request_id = scope["request_id"]
+    if isinstance(error, VidmillError):
+        # The server skips a declared rest; where nobody said how much would come, it hangs up.
+        headers = {"Connection": "close"} if "is_endless" in scope else {}
+        return problem_response(error, request_id=request_id, headers=headers)
+    # Neither the message nor local values are logged: they may hold prompts and keys.
+    log.error(
+        "request_failed",
+        method=scope["method"],
+        path=scope["path"],
+        error=type(error).__name__,
+        trace="".join(traceback.format_tb(error.__traceback__)),
+    )
+    mishap = InternalError("this is our mistake; it was logged under the request id")
+    return problem_response(mishap, request_id=request_id)
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """Return a request's header by its lower-case name; quicker than `request.headers`."""
+    value: bytes | None = request.scope["header_map"].get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else f"req_{random.getrandbits(96):024x}"

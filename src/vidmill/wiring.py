@@ -1,0 +1,83 @@
+"""The composition root: who meets whom. The only reader of the plug-in tables."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidmill.domain.ports import BlobStore, EventBus, TicketSource
+from vidmill.domain.profile import ModelProfile
+from vidmill.engines import ENGINES
+from vidmill.profiles import load_profile
+from vidmill.queueing import open_bus, open_tickets
+from vidmill.settings import Settings
+from vidmill.storage import open_blobs
+from vidmill.store.session import Database, open_database
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Everything an entry point needs. Whoever built it closes it.
+
+    Attributes:
+        signing_secret: HMAC key of file links and cursors.
+        clock: Unix seconds; for links and caches. Leases go by the database's own clock.
+    """
+
+    settings: Settings
+    db: Database
+    blobs: BlobStore
+    bus: EventBus
+    tickets: TicketSource
+    profile: ModelProfile
+    signing_secret: bytes
+    clock: Callable[[], float] = time.time
+
+    def close(self) -> None:
+        """Close in reverse order of opening."""
+        self.tickets.close()
+        self.bus.close()
+        self.db.close()
+
+
+def build(settings: Settings) -> App:
+    """Open everything that *settings* name. The database must have been migrated."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return App(
+        settings=settings,
+        db=open_database(settings.effective_database_url),
+        blobs=open_blobs(settings.effective_storage_url),
+        bus=open_bus(settings.effective_queue_url),
+        tickets=open_tickets(settings.effective_queue_url),
+        profile=load_profile(settings.profile),
+        signing_secret=signing_secret(settings),
+    )
+
+
+def engine_path() -> str:
+    """Return `module:Class` of the engine; every profile there is runs on the same one."""
+    return ENGINES["wan"]
+
+
+def signing_secret(settings: Settings) -> bytes:
+    """Return the configured secret, or the data folder's own, made at first use (mode 0600)."""
+    configured = settings.signing_secret.get_secret_value()
+    if configured:
+        return configured.encode()
+    return _kept_secret(settings.data_dir / "signing.key")
+
+
+def _kept_secret(path: Path) -> bytes:
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    try:
+        os.link(fresh, path)  # fails if another process was first: then its secret stands
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_text().encode()

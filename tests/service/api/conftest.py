@@ -1,0 +1,33 @@
+"""A whole API, behind a test client or a real server."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from tests.desks import Bench, Served, make_bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = make_bench(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(bench: Bench) -> Iterator[Served]:
+    """The same API behind uvicorn, for streams and half-sent bodies."""
+    server = uvicorn.Server(uvicorn.Config(bench.api, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Served(bench=bench, port=port)
+    server.should_exit = True
+    thread.join(10)

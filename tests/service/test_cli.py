@@ -1,0 +1,205 @@
+"""The command line against the real API, in this process; the worker is played by hand."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.desks import KEY, make_bench
+from tests.servers import CONTENTS, Server, deliver, fail, working
+from vidmill.cli.app import run
+from vidmill.client import Vidmill
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that the environment names; its own log does not mix with what commands print."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    folder = tmp_path / "server"
+    folder.mkdir()
+    bench = make_bench(folder)
+    server = Server(bench)
+    monkeypatch.setenv("VIDMILL_URL", server.url)
+    monkeypatch.setenv("VIDMILL_API_KEY", KEY)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.stop()
+    bench.close()
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def vidmill(server: Server) -> Iterator[Vidmill]:
+    with Vidmill(server.url, KEY) as client:
+        yield client
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+def document(capsys: Captured) -> Any:
+    """Return the one document on stdout."""
+    return json.loads(capsys.readouterr().out)
+
+
+def test_generate_saves_the_clip_and_says_so_in_a_line(
+    server: Server, tmp_path: Path, capsys: Captured
+) -> None:
+    with working(server.bench, deliver):
+        assert run(["generate", "a red ball", "-o", "clip.mp4", "--duration", "3"]) == 0
+    assert (tmp_path / "clip.mp4").read_bytes() == CONTENTS["video"]
+    said = capsys.readouterr()
+    assert said.out.startswith("clip.mp4  832x480, 3 s, 0.30 MB, seed 7, made in")
+    assert "a red ball: completed, done" in said.err
+
+
+def test_generate_without_a_name_takes_the_task_id(
+    server: Server, tmp_path: Path, capsys: Captured
+) -> None:
+    with working(server.bench, deliver):
+        assert run(["generate", "a red ball", "--json"]) == 0
+    facts = document(capsys)
+    assert (tmp_path / f"{facts['task_id']}.mp4").exists()
+    assert facts["size_bytes"] == len(CONTENTS["video"])
+
+
+def test_failed_clip_exits_1_with_the_task_in_the_error(server: Server, capsys: Captured) -> None:
+    with working(server.bench, fail):
+        assert run(["generate", "a red ball", "--json"]) == 1
+    error = document(capsys)["error"]
+    assert (error["code"], error["task"]["error"]["code"]) == ("task_failed", "bad_output")
+
+
+@pytest.mark.usefixtures("server")
+def test_wait_that_is_too_short_exits_5(capsys: Captured) -> None:
+    assert run(["generate", "a red ball", "--timeout", "0.1"]) == 5
+    assert "it goes on" in capsys.readouterr().err
+
+
+def test_life_of_a_task_in_five_commands(
+    server: Server, vidmill: Vidmill, capsys: Captured, tmp_path: Path
+) -> None:
+    assert run(["generate", "a red ball", "--no-wait"]) == 0
+    task_id = capsys.readouterr().out.split()[0]
+    assert run(["list"]) == 0
+    assert task_id in capsys.readouterr().out
+    assert run(["result", task_id]) == 1  # not finished
+    assert run(["cancel", task_id]) == 0
+    assert "cancelled" in capsys.readouterr().out
+    assert run(["status", task_id, "--json"]) == 0
+    assert document(capsys)["status"] == "cancelled"
+    assert run(["result", task_id]) == 4
+    with working(server.bench, deliver):
+        other = vidmill.submit("a blue ball")
+        assert run(["result", other.task_id, "--wait", "--variant", "poster"]) == 0
+    assert (tmp_path / f"{other.task_id}.jpg").read_bytes() == CONTENTS["poster"]
+    assert run(["cancel", other.task_id]) == 1
+    capsys.readouterr()
+    assert run(["list", "--status", "completed", "--json"]) == 0
+    assert [task["task_id"] for task in document(capsys)] == [other.task_id]
+
+
+@pytest.mark.usefixtures("server")
+def test_refused_request_names_each_field_on_a_line(capsys: Captured) -> None:
+    assert run(["generate", " ", "--duration", "99"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: the request was refused:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["prompt", "duration"]
+
+
+def test_campaign_with_a_failed_row_exits_1_and_a_second_run_mends_it(
+    server: Server, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "c.csv").write_text("prompt,name\na red ball,one\na blue ball,two\n")
+    command = ["batch", "run", "c.csv", "-o", "clips"]
+    with working(server.bench, deliver, fail):
+        assert run(command) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 clips" in said.out
+    assert "every frame is black" in said.out
+    first = json.loads((tmp_path / "clips" / "manifest.json").read_text())
+    assert first["counts"] == {"completed": 1, "failed": 1}
+
+    with working(server.bench, deliver):
+        assert run([*command, "--json"]) == 0
+    second = document(capsys)
+    assert second["rows"][0] == first["rows"][0]
+    assert second["rows"][1]["task_id"] != first["rows"][1]["task_id"]
+    for name in ("one", "two"):
+        assert (tmp_path / "clips" / f"{name}.mp4").read_bytes() == CONTENTS["video"]
+        assert (tmp_path / "clips" / f"{name}.jpg").read_bytes() == CONTENTS["poster"]
+
+
+def test_task_that_the_server_no_longer_has_is_made_anew(
+    server: Server, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "c.csv").write_text("prompt,name\na red ball,one\n")
+    with working(server.bench, deliver):
+        assert run(["batch", "run", "c.csv", "-o", "clips", "--no-poster", "--json"]) == 0
+    manifest = document(capsys)
+    manifest["rows"][0] |= {"status": "queued", "file": None, "task_id": "t2v_gone"}
+    (tmp_path / "clips" / "manifest.json").write_text(json.dumps(manifest))
+    with working(server.bench, deliver):
+        assert run(["batch", "run", "c.csv", "-o", "clips", "--no-poster", "--json"]) == 0
+    assert document(capsys)["rows"][0]["task_id"] not in {"t2v_gone", None}
+    assert not list((tmp_path / "clips").glob("*.jpg"))
+
+
+@pytest.mark.usefixtures("server")
+def test_campaign_is_checked_without_sending_anything(
+    tmp_path: Path, capsys: Captured, vidmill: Vidmill
+) -> None:
+    (tmp_path / "good.csv").write_text("prompt\na red ball\n")
+    (tmp_path / "bad.csv").write_text("prompt,duration\na red ball,99\n,3\n")
+    assert run(["batch", "check", "good.csv"]) == 0
+    assert run(["batch", "check", "good.csv", "--json"]) == 0
+    assert run(["batch", "check", "nowhere.csv"]) == 2
+    capsys.readouterr()
+    assert run(["batch", "run", "bad.csv", "--json"]) == 2
+    problems = document(capsys)["error"]["problems"]
+    assert [(p["line"], p["column"]) for p in problems] == [(2, "duration"), (3, "prompt")]
+    assert list(vidmill.tasks()) == []
+
+
+@pytest.mark.usefixtures("server")
+def test_folder_with_a_foreign_manifest_is_refused(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "c.csv").write_text("prompt\na red ball\n")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "manifest.json").write_text("not ours")
+    assert run(["batch", "run", "c.csv", "-o", "clips"]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("server")
+def test_doctor_says_that_no_worker_is_there_yet(capsys: Captured) -> None:
+    assert run(["doctor", "--json"]) == 0
+    found = {finding["name"]: finding for finding in document(capsys)}
+    assert (found["server"]["state"], found["api key"]["state"]) == ("warn", "ok")
+    assert "worker" in found["server"]["detail"]
+    assert run(["doctor"]) == 0
+    assert "-> wait for the model to load" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("server")
+def test_wrong_key_exits_3_and_doctor_fails(capsys: Captured) -> None:
+    assert run(["--api-key", "wrong", "list"]) == 3
+    assert run(["--api-key", "wrong", "doctor"]) == 1
+    assert "API key" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("server")
+def test_settings_and_models_are_shown_to_people(capsys: Captured) -> None:
+    assert run(["config", "show"]) == 0
+    shown = capsys.readouterr().out
+    assert "VIDMILL_URL" in shown
+    assert KEY not in shown
+    assert run(["models"]) == 0
+    assert "wan2.2-t2v-a14b" in capsys.readouterr().out
+    assert run(["models", "--path", ".", "--profile", "tiny"]) == 1
+    assert run(["models", "--path", ".", "--profile", "nonsense"]) == 2
+    assert run(["version"]) == 0

@@ -1,0 +1,99 @@
+"""An engine that does what its prompt says, for tests of what a supervisor does about it.
+
+It draws nothing worth seeing, but it lives where an engine lives: in a real render child, which
+only the supervisor can save from it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vidmill.domain.clip import ClipSpec
+from vidmill.domain.errors import EngineFailed, ModelInvalid
+from vidmill.domain.job import Phase
+from vidmill.domain.ports import Allocate, Frames, Watch
+from vidmill.domain.profile import ModelProfile
+
+HANG_S = 600.0
+
+SLEEPER = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if {is_away}: os.setsid()
+time.sleep(600)
+"""
+
+
+class TroubledEngine:
+    """Draws a grey clip in `spec.steps` steps of 20 ms, with the trouble its prompt names."""
+
+    def __init__(
+        self,
+        _profile: ModelProfile,
+        source: str,
+        *,
+        device: str,  # noqa: ARG002  the signature of every engine
+        threads: int,  # noqa: ARG002
+    ) -> None:
+        self._folder = Path(source)
+
+    def load(self) -> None:
+        if (self._folder / "damaged").exists():
+            raise ModelInvalid("transformer/model.safetensors is damaged; download it again")
+
+    def warm(self, on_shape: Callable[[int, int], None]) -> None:
+        on_shape(1, 1)
+
+    def identity(self) -> Mapping[str, str]:
+        return {"name": "troubled", "revision": "1", "sha256": "0" * 64}
+
+    def generate(self, spec: ClipSpec, *, allocate: Allocate, watch: Watch) -> Frames:
+        trouble = TROUBLES.get(spec.prompt)
+        for step in range(spec.steps):
+            watch.check()
+            time.sleep(0.02)
+            watch.report(Phase.DENOISING, step + 1, spec.steps)
+            if trouble and step == spec.steps // 2:
+                trouble()
+        frames = allocate((spec.num_frames, spec.native.height_px, spec.native.width_px, 3))
+        frames[:] = 127
+        watch.report(Phase.DECODING, 1, 1)
+        return frames
+
+    def close(self) -> None:
+        pass
+
+
+def _fail() -> None:
+    raise EngineFailed("the device said no")
+
+
+def _defect() -> None:
+    raise ZeroDivisionError("a defect of the engine")
+
+
+def _hang() -> None:
+    """Heed neither the watch nor SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(HANG_S)
+
+
+def _hang_with_family() -> None:
+    for is_away in (False, True):
+        subprocess.Popen([sys.executable, "-c", SLEEPER.format(is_away=is_away)])
+    _hang()
+
+
+TROUBLES: Mapping[str, Callable[[], None]] = {
+    "fail": _fail,
+    "defect": _defect,
+    "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "hang": _hang,
+    "hang with family": _hang_with_family,
+}
