@@ -1,0 +1,87 @@
+"""What the server would refuse of a campaign, by its published limits: told before it is sent.
+
+The server checks again, and its word is final.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from vidmill.cli.campaign import Problem, Row
+from vidmill.client import Capabilities, ClipRequest
+
+Check = Callable[[ClipRequest, Capabilities], str | None]
+"""Returns what is wrong with one field, or None."""
+
+STEP_TOLERANCE = 1e-6
+
+
+def check_limits(rows: Iterable[Row], capabilities: Capabilities) -> list[Problem]:
+    """Return every value of *rows* beyond the limits in *capabilities*."""
+    return [
+        Problem(line=row.line, column=column, message=message)
+        for row in rows
+        for column, message in _wrong(row.clip, capabilities)
+    ]
+
+
+def _wrong(clip: ClipRequest, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    for column, check in CHECKS.items():
+        if message := check(clip, capabilities):
+            yield column, message
+
+
+def _prompt(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    return _too_long(clip.prompt, capabilities.limits.prompt_max_chars)
+
+
+def _negative_prompt(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    return _too_long(clip.negative_prompt or "", capabilities.limits.negative_prompt_max_chars)
+
+
+def _too_long(text: str, limit: int) -> str | None:
+    length = len(unicodedata.normalize("NFC", text).strip())
+    return f"{length} characters, the limit is {limit}" if length > limit else None
+
+
+def _duration(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    allowed = capabilities.duration
+    if not allowed.min <= clip.duration_s <= allowed.max:
+        return f"{clip.duration_s:g} s; {allowed.min:g} to {allowed.max:g} s are on offer"
+    steps = clip.duration_s / allowed.step
+    is_between = abs(steps - round(steps)) > STEP_TOLERANCE
+    return f"{clip.duration_s:g} s is not a multiple of {allowed.step:g} s" if is_between else None
+
+
+def _seed(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    highest = capabilities.limits.seed_max
+    is_ok = clip.seed is None or 0 <= clip.seed <= highest
+    return None if is_ok else f"{clip.seed} is not between 0 and {highest}"
+
+
+def _resolution(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    return _not_offered(clip.resolution, [size.name for size in capabilities.resolutions])
+
+
+def _frame_rate(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    return _not_offered(clip.frame_rate, capabilities.frame_rates)
+
+
+def _priority(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    return _not_offered(clip.priority, capabilities.priorities)
+
+
+def _not_offered(value: object, offered: Iterable[object]) -> str | None:
+    if value is None or value in offered:
+        return None
+    return f"{value!r} is not on offer; choose one of: {', '.join(map(str, offered))}"
+
+
+CHECKS: Mapping[str, Check] = {
+    "prompt": _prompt,
+    "negative_prompt": _negative_prompt,
+    "duration": _duration,
+    "resolution": _resolution,
+    "frame_rate": _frame_rate,
+    "seed": _seed,
+    "priority": _priority,
+}

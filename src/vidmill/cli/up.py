@@ -1,0 +1,100 @@
+"""`vidmill up`: API, controller and one worker on this machine, until Ctrl-C."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidmill.cli.options import terminal
+from vidmill.cli.output import CommandError, Exit, Terminal, reported
+
+if TYPE_CHECKING:
+    from vidmill.settings import Settings
+    from vidmill.stack import Connection
+
+
+EXAMPLE = '"a red ball moves right on a blue background" --duration 3'
+
+
+def up(
+    context: typer.Context,
+    *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Database, files and keys. [default: ~/.local/share/vidmill]"),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API; 0 = any free one.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Model profile; see `vidmill models`.")
+    ] = None,
+    model_path: Annotated[str | None, typer.Option(help="Folder or hub id of the model.")] = None,
+) -> None:
+    """Run the whole of Vidmill on this machine. Ctrl-C finishes the running clip, then stops."""
+    term = terminal(context, is_json=False)
+    given = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "profile": profile,
+        "model_path": model_path,
+    }
+    with reported(term):
+        settings = _settings({name: value for name, value in given.items() if value is not None})
+        raise typer.Exit(_run(term, settings))
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up", rich_help_panel="This machine")(up)
+
+
+def _settings(given: dict[str, Any]) -> "Settings":
+    try:
+        from pydantic import ValidationError
+
+        import vidmill.stack  # noqa: F401  # says here which package is missing
+        from vidmill.settings import Settings
+    except ImportError as error:
+        raise CommandError(
+            f"running a server needs the package {error.name!r}: pip install 'vidmill[worker]'"
+        ) from error
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CommandError(f"the settings are wrong: {said}") from error
+
+
+def _how_to_find(data_dir: Path) -> str:
+    """Say how SDK and CLI of another terminal find this server."""
+    from vidmill.settings import default_data_dir
+
+    folder = data_dir.absolute()
+    if folder == default_data_dir().absolute():
+        return "SDK and CLI of this user find it by themselves"
+    return f"In another terminal, first:  export VIDMILL_DATA_DIR={shlex.quote(str(folder))}"
+
+
+def _run(term: Terminal, settings: "Settings") -> int:
+    from vidmill.domain.errors import VidmillError
+    from vidmill.stack import Callbacks, run_up
+    from vidmill.telemetry import configure_logging
+    from vidmill.worker.proc import AlreadyRunning
+
+    configure_logging(settings.log_level, settings.log_format)
+
+    def on_listening(connection: "Connection") -> None:
+        term.note(f"Vidmill listens on {connection.url}; loading model {settings.profile} …")
+
+    def on_ready() -> None:
+        how = _how_to_find(settings.data_dir)
+        term.note(f"ready. {how}\ntry:  vidmill generate {EXAMPLE}")
+
+    try:
+        return run_up(settings, Callbacks(on_listening=on_listening, on_ready=on_ready))
+    except OSError as error:
+        hint = f"is port {settings.port} free, and {settings.data_dir} writable?"
+        raise CommandError(f"cannot start: {error}; {hint}", Exit.FAILED) from error
+    except (VidmillError, AlreadyRunning) as error:
+        raise CommandError(str(error), Exit.FAILED) from error

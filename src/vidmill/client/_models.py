@@ -1,0 +1,254 @@
+"""What travels on the wire, as typed values.
+
+Fields that a newer server adds are kept and ignored: an old SDK goes on working with it.
+"""
+
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict
+
+FINISHED = frozenset({"completed", "failed", "cancelled"})
+"""Statuses that never change again."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ClipOptions(TypedDict, total=False):
+    """The optional fields of `ClipRequest`, as keyword arguments of `generate`."""
+
+    duration_s: float
+    resolution: str
+    frame_rate: int | None
+    seed: int | None
+    negative_prompt: str | None
+    use_default_negative_prompt: bool
+    style: str | None
+    language: str | None
+    enable_physics: bool
+    priority: str
+    client_reference: str | None
+    metadata: dict[str, str] | None
+
+
+class ClipRequest(BaseModel):
+    """What to make. The server checks it; its limits are in `Capabilities`.
+
+    Attributes:
+        duration_s: Delivered length in seconds.
+        resolution: `480p` or `720p`.
+        frame_rate: Delivered frames per second; None = the server's default, usually 24.
+        seed: Same seed, same clip (on the same machine and model); None = a random one.
+        negative_prompt: What to avoid, beside the model's own list.
+        use_default_negative_prompt: False drops the model's own list.
+        language: Of the words that `style` and `enable_physics` add; None = the prompt's own.
+        priority: `normal` or `low`; `high` for those who may.
+        client_reference: Your own name for it; echoed everywhere, and a filter of `tasks`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    duration_s: float = 5.0
+    resolution: str = "720p"
+    frame_rate: int | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
+    use_default_negative_prompt: bool = True
+    style: str | None = None
+    language: str | None = None
+    enable_physics: bool = False
+    priority: str = "normal"
+    client_reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the request body: the main fields, and others where they differ from defaults."""
+        body = self.model_dump(exclude_defaults=True) | {"resolution": self.resolution}
+        body.pop("duration_s", None)
+        return body | {"duration": self.duration_s}
+
+
+class Eta(_Wire):
+    """Seconds until the clip is there: likely (`p50`), and almost surely (`p90`)."""
+
+    p50: float
+    p90: float
+
+
+class Failure(_Wire):
+    """Why a task failed, or why its last run did."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class File(_Wire):
+    """One delivered file. `url` is signed and expires."""
+
+    url: str = ""
+    content_type: str = ""
+    size_bytes: int = 0
+    md5: str = ""
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+
+
+class Result(File):
+    """What a completed task delivers: the facts of the video, and all files by variant.
+
+    Attributes:
+        native_width, native_height: What the model drew; a larger clip is upscaled, not sharper.
+        files: `video`, `poster` and `preview`.
+    """
+
+    expires_at: datetime | None = None
+    frames: int = 0
+    frame_rate: float = 0.0
+    duration: float = 0.0
+    seed: int | None = None
+    native_width: int | None = None
+    native_height: int | None = None
+    native_frame_rate: float | None = None
+    native_frames: int | None = None
+    is_upscaled: bool | None = None
+    model: dict[str, str] = {}
+    timings_s: dict[str, float] = {}
+    files: dict[str, File] = {}
+
+
+class Task(_Wire):
+    """A clip being made, or made.
+
+    Attributes:
+        progress: 0..1; never falls, 1 only when completed.
+        phase: What is going on now, e.g. `denoising`; newer servers may add phases.
+        queue_position: 0 = next; None unless queued.
+        eta: None until the server has measured such a clip.
+        steps: Denoising steps, where the server states them.
+        prompt: What the engine reads, additions included; the caller's own is in `request`.
+    """
+
+    task_id: str
+    status: str
+    progress: float = 0.0
+    phase: str | None = None
+    queue_position: int | None = None
+    eta: Eta | None = None
+    attempt: int = 0
+    max_attempts: int = 0
+    cancel_requested: bool = False
+    error: Failure | None = None
+    error_message: str | None = None
+    result_url: str | None = None
+    request: dict[str, Any] | None = None
+    result: Result | None = None
+    prompt: str | None = None
+    steps: int | None = None
+    seed: int | None = None
+    client_reference: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    queued_s: float | None = None
+    running_s: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    def updated(self, news: "Task") -> "Task":
+        """Return this task with the fields that *news* states."""
+        stated = {name: getattr(news, name) for name in news.model_fields_set}
+        return self.model_copy(update=stated)
+
+
+class Page(_Wire):
+    """Part of a list of tasks; `next_cursor` leads to the next part."""
+
+    data: list[Task]
+    has_more: bool = False
+    next_cursor: str | None = None
+
+
+class ModelInfo(_Wire):
+    """The model the server runs. `is_toy`: a smoke-test model, not one to judge pictures by."""
+
+    name: str
+    title: str = ""
+    revision: str = ""
+    licence: str = ""
+    is_toy: bool = False
+    steps: int | None = None
+
+
+class ResolutionInfo(_Wire):
+    """A delivered size, and the size the model draws at."""
+
+    name: str
+    width: int
+    height: int
+    native_width: int
+    native_height: int
+
+
+class DurationRange(_Wire):
+    """Seconds."""
+
+    min: float
+    max: float
+    step: float
+
+
+class Limits(_Wire):
+    """What requests are checked against."""
+
+    prompt_max_chars: int
+    negative_prompt_max_chars: int
+    seed_max: int
+
+
+class Capabilities(_Wire):
+    """What the server can make; every limit it checks."""
+
+    model: ModelInfo
+    resolutions: list[ResolutionInfo]
+    duration: DurationRange
+    frame_rates: list[int]
+    default_frame_rate: int
+    languages: list[str] = []
+    styles: list[str] = []
+    priorities: list[str] = []
+    limits: Limits
+
+
+class Check(_Wire):
+    """One thing the server needs."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+class Readiness(_Wire):
+    """Whether tasks are being worked on, and what is still loading."""
+
+    status: str = ""
+    checks: list[Check] = []
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == "ready"
+
+    @property
+    def missing(self) -> str:
+        """What is not there yet, in a few words."""
+        return ", ".join(f"{c.name}: {c.detail}" for c in self.checks if not c.ok)
+
+
+TaskFilter = Literal["queued", "processing", "completed", "failed", "cancelled"]
+"""Statuses to list by."""

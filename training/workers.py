@@ -1,0 +1,87 @@
+"""Data-parallel training by single-threaded processes that average their gradients.
+
+On two shared cores this is measured to be 2.2 times as fast as one process with two OpenMP threads:
+the networks are small, so a barrier per kernel costs more than the kernel.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+Work = Callable[..., None]
+"""A module-level function: it is imported anew in each worker process."""
+
+
+def rank() -> int:
+    """This worker's number; 0 outside of a group. Only worker 0 writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many workers share the work; 1 outside of a group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the workers, in one message."""
+    if count() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= count()
+    for gradient, part in zip(
+        gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))
+
+
+def agree(value: float) -> float:
+    """Worker 0's value for everyone, so that all of them stop at the same step."""
+    if count() == 1:
+        return value
+    shared: Tensor = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(shared, src=0)
+    return float(shared)
+
+
+def prepare_process(num_threads: int = 1) -> None:
+    """Logging and torch for a process that trains or generates on few CPU cores."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(num_threads)
+    torch.set_flush_denormal(True)
+
+
+def _member(number: int, work: Work, arguments: Sequence[Any], size: int, meeting: str) -> None:
+    prepare_process()
+    dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=size)
+    work(*arguments)
+    dist.destroy_process_group()
+
+
+def _loner(number: int, jobs: Sequence[tuple[Work, Sequence[Any]]]) -> None:
+    prepare_process()
+    work, arguments = jobs[number]
+    work(*arguments)
+
+
+def run_together(work: Work, *arguments: Any, size: int | None = None) -> None:
+    """Run ``work`` in one process per core as a group that averages its gradients."""
+    size = size or os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
+        members = (work, arguments, size, meeting)
+        spawn(_member, members, nprocs=size)  # type: ignore[no-untyped-call]
+
+
+def run_apart(*jobs: tuple[Work, Sequence[Any]]) -> None:
+    """Run independent jobs side by side, one single-threaded process each."""
+    spawn(_loner, (jobs,), nprocs=len(jobs))  # type: ignore[no-untyped-call]
