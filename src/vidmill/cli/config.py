@@ -56,7 +56,7 @@ def _server() -> list[dict[str, Any]] | str:
 
         from vidmill.settings import Settings
     except ImportError:
-        return "not installed: pip install 'vidmill[server]'"
+        return "not installed: pip install '.[server]' in Vidmill's folder"
     try:
         settings = Settings()
     except ValidationError as error:

@@ -82,7 +82,7 @@ def _extras(_term: Terminal) -> Iterable[Finding]:
                 name=f"extra {extra}",
                 state="warn",
                 detail=f"missing: {', '.join(missing)}",
-                remedy=f"only if clips are to be made here: pip install 'vidmill[{extra}]'",
+                remedy=f"only if clips are to be made here: pip install '.[{extra}]'",
             )
 
 

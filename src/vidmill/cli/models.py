@@ -44,7 +44,7 @@ def _describe(profile: str, path: Path | None) -> "list[ModelStatus]":
     except ImportError as error:
         raise CommandError(
             f"checking models needs the package {error.name!r}: "
-            "pip install 'vidmill[worker]' on the machine that has them"
+            "pip install '.[worker]' in Vidmill's folder, where they are"
         ) from error
     if path is None:
         return describe_models()

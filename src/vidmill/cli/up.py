@@ -57,7 +57,7 @@ def _settings(given: dict[str, Any]) -> "Settings":
         from vidmill.settings import Settings
     except ImportError as error:
         raise CommandError(
-            f"running a server needs the package {error.name!r}: pip install 'vidmill[worker]'"
+            f"running a server needs the package {error.name!r}: pip install '.[worker]'"
         ) from error
     try:
         return Settings(**given)

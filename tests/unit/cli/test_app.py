@@ -76,8 +76,8 @@ def test_user_commands_need_no_server_package(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stderr.splitlines()[-1] == "[0, 0, 0, 2]", done.stderr
-    assert "pip install 'vidmill[worker]'" in done.stderr
-    assert "pip install 'vidmill[server]'" in done.stdout
+    assert "pip install '.[worker]'" in done.stderr
+    assert "pip install '.[server]'" in done.stdout
 
 
 def test_no_server_exits_3_and_says_where_it_looked(tmp_path: Path) -> None:
