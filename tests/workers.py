@@ -30,7 +30,8 @@ from vidmill.worker import proc
 from vidmill.worker.__main__ import new_worker_id
 
 ROOT = Path(__file__).parents[1]
-WAIT_S = 30.0
+WAIT_S = 60.0
+"""Far above what anything here takes, for a machine that does other things as well."""
 
 QUICK: dict[str, Any] = {
     "lease_s": 3.0,

@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(10.0, ge=0, description="First retry delay; doubles each time.")
     retry_cap_s: float = Field(600.0, ge=0, description="Longest retry delay.")
     max_attempts: int = Field(4, ge=1, description="One run and the retries after it.")
+    load_limit_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Loading and warming the model may take so long, then it is"
+        " killed and tried again; a download counts, and goes on where it was.",
+    )
     time_limit_s: float = Field(
         1800.0, gt=0, description="Hard limit of one run; then it is killed."
     )

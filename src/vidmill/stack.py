@@ -24,7 +24,9 @@ from pydantic import SecretStr
 
 from vidmill import wiring
 from vidmill.api.app import create_app
+from vidmill.domain.errors import VidmillError
 from vidmill.domain.job import RetryPolicy
+from vidmill.profiles import load_profile, resolve_source
 from vidmill.services.access import hash_key
 from vidmill.services.controller import Controller, ControllerTimes
 from vidmill.settings import Settings
@@ -57,12 +59,20 @@ class Connection:
     api_key: str
 
 
+class CannotStart(Exception):
+    """Something the person who starts it can mend; the message says how."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Called once each, from the main thread: the API answers; the model is warm."""
+    """Called from the main thread: the API answers; the model is warm; it was asked to stop.
+
+    `on_stopping` is told whether running clips are finished first (else they are handed back).
+    """
 
     on_listening: Callable[[Connection], None] = lambda _: None
     on_ready: Callable[[], None] = lambda: None
+    on_stopping: Callable[[bool], None] = lambda _: None
 
 
 def run_up(settings: Settings, callbacks: Callbacks | None = None) -> int:
@@ -72,11 +82,10 @@ def run_up(settings: Settings, callbacks: Callbacks | None = None) -> int:
 
     Raises:
         AlreadyRunning: Another one holds the data folder.
-        OSError: The port is taken.
+        CannotStart: The profile, the model, the data folder or the port is not to be had.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are private
-    settings.run_dir.mkdir(exist_ok=True, mode=0o700)
-    lock = take_lock(settings.run_dir / "lock")
+    _check_model(settings)
+    lock = _take_folder(settings)
     try:
         end_leftovers(settings.run_dir, are_owners_spared=False)
         shutil.rmtree(settings.scratch_dir, ignore_errors=True)
@@ -91,6 +100,32 @@ def run_up(settings: Settings, callbacks: Callbacks | None = None) -> int:
             listener.close()
     finally:
         os.close(lock)
+
+
+def _check_model(settings: Settings) -> None:
+    """Refuse what no waiting mends; a damaged folder is found, and waited for, by the worker."""
+    try:
+        source = Path(resolve_source(load_profile(settings.profile), settings.model_path))
+    except LookupError as error:
+        raise CannotStart(f"{error.args[0]} (--profile or VIDMILL_PROFILE)") from error
+    except ValueError as error:
+        raise CannotStart(f"{error}; mend the file, or choose another with --profile") from error
+    if source.is_absolute() and not source.is_dir():
+        raise CannotStart(
+            f"there is no model folder {source}; name one with --model-path or VIDMILL_MODEL_PATH"
+        )
+
+
+def _take_folder(settings: Settings) -> int:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are private
+        settings.run_dir.mkdir(exist_ok=True, mode=0o700)
+        return take_lock(settings.run_dir / "lock")
+    except OSError as error:
+        raise CannotStart(
+            f"the data folder {settings.data_dir} cannot be used: {error.strerror}; make it a"
+            " folder you can write, or choose another with --data-dir"
+        ) from error
 
 
 class _Tree:
@@ -163,7 +198,10 @@ class _Tree:
 
     def _is_worker_ready(self) -> bool:
         db = self._app.db
-        live = db.read(lambda conn: workers.all_workers(conn, now=db.now()))
+        try:
+            live = db.read(lambda conn: workers.all_workers(conn, now=db.now()))
+        except VidmillError:  # the database is away; it will be asked again
+            return False
         return any(worker.state is WorkerState.READY for worker in live)
 
     # The supervisor.
@@ -207,15 +245,21 @@ class _Tree:
         log.error("supervisor_ended", status=status)
         end_leftovers(self._settings.run_dir, are_owners_spared=False)
         end_strays(known=())  # what a killed supervisor could not end any more
-        self._take_over()
         is_steady = self._loop.now() - self._started_at > STEADY_S
         self._deaths = 1 if is_steady else self._deaths + 1
         delay_s = min(RESTART_CAP_S, RESTART_S * 2.0 ** (self._deaths - 1))
         self._loop.after(delay_s, self._restart_supervisor)
 
     def _restart_supervisor(self) -> None:
-        if not self._signals:
-            self._start_supervisor()
+        if self._signals:
+            return
+        try:
+            self._take_over()
+        except VidmillError as error:  # the database is away
+            log.warning("take_over_failed", error=str(error))
+            self._loop.after(RESTART_CAP_S, self._restart_supervisor)
+            return
+        self._start_supervisor()
 
     # The end.
 
@@ -224,9 +268,11 @@ class _Tree:
         if self._supervisor is None:
             self._status = 0
             return
-        log.info("stopping", is_draining=self._signals == 1)
+        is_draining = self._signals == 1
+        log.info("stopping", is_draining=is_draining)
+        self._callbacks.on_stopping(is_draining)
         self._supervisor.send_signal(signal.SIGTERM)
-        wait_s = STUCK_S + (self._settings.drain_s if self._signals == 1 else 0.0)
+        wait_s = STUCK_S + (self._settings.drain_s if is_draining else 0.0)
         self._loop.after(wait_s, self._kill_supervisor)
 
     def _kill_supervisor(self) -> None:
@@ -277,7 +323,14 @@ def settings_json(settings: Settings) -> str:
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:  # its text already names the address in some versions of Python
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise CannotStart(
+            f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another"
+            " with --host or --port (0 = any free port)"
+        ) from error
     listener.set_inheritable(False)
     return listener
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import make_new_job
 from tests.waiting import wait_until
-from tests.workers import Bench, Worker, are_gone, descendants, open_bench, small_spec
+from tests.workers import WAIT_S, Bench, Worker, are_gone, descendants, open_bench, small_spec
 from vidmill.domain.job import Job, JobState, RetryPolicy
 from vidmill.store import jobs
 from vidmill.store.session import UnitOfWork
@@ -64,12 +64,41 @@ def test_engine_failure_is_retried_until_the_attempts_are_used_up(
     assert (job.attempt, len(bench.attempts(job))) == (3, 3)
 
 
-def test_defect_of_an_engine_is_an_internal_error_and_the_child_lives_on(
+def test_render_child_whose_device_failed_is_replaced_at_no_cost_to_the_next_job(
     bench: Bench, worker: Worker
 ) -> None:
     before = worker.child("render_child")
-    job = bench.wait_over(bench.trouble("defect", max_attempts=1))
-    assert (job.state, job.error_code) == (JobState.FAILED, "internal_error")
+    job, following = bench.trouble("fail", max_attempts=1), bench.submit()
+    job, following = bench.wait_over(job), bench.wait_over(following)
+    assert (job.state, job.error_code) == (JobState.FAILED, "engine_failed")
+    assert (following.state, following.attempt) == (JobState.SUCCEEDED, 1)
+    assert worker.child("render_child") != before
+
+
+def test_last_words_of_a_dead_render_child_make_room_for_no_job_in_it(
+    bench: Bench, worker: Worker
+) -> None:
+    before = worker.child("render_child")
+    slow_failure = small_spec(prompt="fail", steps=250)  # seconds in which to be seen
+    job = bench.wait_denoising(bench.submit(slow_failure, max_attempts=1))
+    worker.process.send_signal(signal.SIGSTOP)  # wakes to the words and the death at once
+    following = bench.submit()
+    assert are_gone({before})
+    worker.process.send_signal(signal.SIGCONT)
+    assert bench.wait_over(job).error_code == "engine_failed"
+    assert bench.attempts(bench.wait_over(following)) == ["succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [("defect", "internal_error"), ("run out of memory", "out_of_memory")],
+)
+def test_render_child_lives_on_after_what_leaves_the_device_sound(
+    bench: Bench, worker: Worker, trouble: str, code: str
+) -> None:
+    before = worker.child("render_child")
+    job = bench.wait_over(bench.trouble(trouble, max_attempts=1))
+    assert (job.state, job.error_code) == (JobState.FAILED, code)
     assert worker.child("render_child") == before
 
 
@@ -124,7 +153,7 @@ def test_running_job_stops_within_a_step_of_its_cancel(bench: Bench, worker: Wor
     began = time.monotonic()
     bench.cancel(job)
     assert bench.wait_over(job).state is JobState.CANCELLED
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3.0  # of the ten seconds it would have run
     assert bench.wait_over(bench.submit()).state is JobState.SUCCEEDED
 
 
@@ -242,7 +271,7 @@ def test_claim_that_the_supervisor_never_saw_is_not_kept_alive_and_falls_to_the_
 
     job = bench.db.write(claim_behind_its_back)
     assert job is not None
-    assert wait_until(lambda: bool(sweep(bench)), timeout_s=10)
+    assert wait_until(lambda: bool(sweep(bench)), timeout_s=WAIT_S)
     job = bench.wait_over(job)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
 
@@ -268,10 +297,10 @@ def test_time_limit_takes_child_and_grandchildren_that_ignore_sigterm(tmp_path: 
         job = bench.wait_trouble(bench.trouble("hang with family"))
         family = descendants(worker.child("render_child")) | {worker.child("render_child")}
         assert len(family) == 3
-        job = bench.wait_over(job, timeout_s=5.0)
+        job = bench.wait_over(job)
         assert (job.state, job.error_code, job.attempt) == (JobState.FAILED, "timed_out", 1)
         assert "VIDMILL_TIME_LIMIT_S" in (job.error_message or "")
-        assert are_gone(family, timeout_s=1.0)
+        assert are_gone(family)
         worker.wait_state("ready")
         assert bench.wait_over(bench.submit()).state is JobState.SUCCEEDED
         assert worker.stop() == 0
@@ -313,7 +342,7 @@ def test_frozen_supervisor_wakes_up_as_a_zombie_whose_late_result_changes_nothin
         zombie.process.send_signal(signal.SIGSTOP)  # its children go on, and finish the frames
         heir = Worker(bench, ENGINE)
         heir.wait_state("ready")
-        assert wait_until(lambda: bool(sweep(bench)), timeout_s=10)
+        assert wait_until(lambda: bool(sweep(bench)), timeout_s=WAIT_S)
         job = bench.wait_over(job)
         before = [bench.attempts(job), bench.files(), job]
         zombie.process.send_signal(signal.SIGCONT)
@@ -349,6 +378,20 @@ def test_damaged_model_is_reported_with_its_file_and_mended_without_a_restart(
         assert worker.stop() == 0
 
 
+def test_model_that_never_gets_ready_is_killed_and_loaded_again(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "stuck").touch()
+    with open_bench(tmp_path / "data", model_path=str(folder), load_limit_s=6.0) as bench:
+        worker = Worker(bench, ENGINE)
+        row = worker.wait_state("broken")
+        assert "VIDMILL_LOAD_LIMIT_S" in row.detail
+        job = bench.submit()
+        (folder / "stuck").unlink()
+        assert bench.wait_over(job).attempt == 1
+        assert worker.stop() == 0
+
+
 def test_drain_finishes_the_running_job_and_claims_no_other(tmp_path: Path) -> None:
     with open_bench(tmp_path) as bench:
         worker = Worker(bench, ENGINE)
@@ -375,6 +418,6 @@ def test_drain_that_may_not_last_hands_the_job_back_uncounted(
         if is_second_signal:
             worker.wait_state(WorkerState.DRAINING)
             worker.process.send_signal(signal.SIGINT)
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(WAIT_S) == 0
         job = bench.look(job)
         assert (job.state, job.max_attempts) == (JobState.QUEUED, 5)

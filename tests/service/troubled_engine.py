@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vidmill.domain.clip import ClipSpec
-from vidmill.domain.errors import EngineFailed, ModelInvalid
+from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, ModelInvalid
 from vidmill.domain.job import Phase
 from vidmill.domain.ports import Allocate, Frames, Watch
 from vidmill.domain.profile import ModelProfile
@@ -45,6 +45,8 @@ class TroubledEngine:
     def load(self) -> None:
         if (self._folder / "damaged").exists():
             raise ModelInvalid("transformer/model.safetensors is damaged; download it again")
+        if (self._folder / "stuck").exists():
+            time.sleep(HANG_S)
 
     def warm(self, on_shape: Callable[[int, int], None]) -> None:
         on_shape(1, 1)
@@ -73,6 +75,10 @@ def _fail() -> None:
     raise EngineFailed("the device said no")
 
 
+def _run_out_of_memory() -> None:
+    raise EngineOutOfMemory("the device ran out of memory")
+
+
 def _defect() -> None:
     raise ZeroDivisionError("a defect of the engine")
 
@@ -91,6 +97,7 @@ def _hang_with_family() -> None:
 
 TROUBLES: Mapping[str, Callable[[], None]] = {
     "fail": _fail,
+    "run out of memory": _run_out_of_memory,
     "defect": _defect,
     "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from vidmill.stack import Connection
 
 
+_DRAINING = (
+    "stopping: a clip that is being made is finished first, for at most {:g} s.\n"
+    "Ctrl-C again stops at once; the clip goes back to the queue and is made at the next start."
+)
+_STOPPING = "stopping at once; what was being made goes back to the queue"
+
 EXAMPLE = '"a red ball moves right on a blue background" --duration 3'
 
 
@@ -78,7 +84,7 @@ def _how_to_find(data_dir: Path) -> str:
 
 def _run(term: Terminal, settings: "Settings") -> int:
     from vidmill.domain.errors import VidmillError
-    from vidmill.stack import Callbacks, run_up
+    from vidmill.stack import Callbacks, CannotStart, run_up
     from vidmill.telemetry import configure_logging
     from vidmill.worker.proc import AlreadyRunning
 
@@ -91,10 +97,14 @@ def _run(term: Terminal, settings: "Settings") -> int:
         how = _how_to_find(settings.data_dir)
         term.note(f"ready. {how}\ntry:  vidmill generate {EXAMPLE}")
 
+    def on_stopping(is_draining: bool) -> None:
+        term.note(_DRAINING.format(settings.drain_s) if is_draining else _STOPPING)
+
+    callbacks = Callbacks(on_listening=on_listening, on_ready=on_ready, on_stopping=on_stopping)
     try:
-        return run_up(settings, Callbacks(on_listening=on_listening, on_ready=on_ready))
+        return run_up(settings, callbacks)
     except OSError as error:
-        hint = f"is port {settings.port} free, and {settings.data_dir} writable?"
+        hint = f"is there room in {settings.data_dir}, and may you write there?"
         raise CommandError(f"cannot start: {error}; {hint}", Exit.FAILED) from error
-    except (VidmillError, AlreadyRunning) as error:
+    except (VidmillError, AlreadyRunning, CannotStart) as error:
         raise CommandError(str(error), Exit.FAILED) from error

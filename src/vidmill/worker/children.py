@@ -27,11 +27,13 @@ class Handlers:
 
     Attributes:
         start: Called after each start.
+        late: It was not ready within the limit and is being killed; `exit` follows.
         message: Called with each message and the descriptor that came with it.
         exit: Called once after each death, with the exit status (`-9` = signal 9).
     """
 
     start: Callable[[], None]
+    late: Callable[[], None]
     message: Callable[[Message, int | None], None]
     exit: Callable[[int], None]
 
@@ -42,6 +44,7 @@ class Child:
     Args:
         module: What `python -m` runs.
         order: The first message to each new process.
+        ready_limit_s: A process that has not said `ready` after this time is killed.
         known: Pids of all children of this process; strays are told by not being in it.
     """
 
@@ -51,18 +54,21 @@ class Child:
         *,
         module: str,
         order: Mapping[str, Any],
+        ready_limit_s: float,
         known: set[int],
         handlers: Handlers,
     ) -> None:
         self._loop = loop
         self._module = module
         self._order = order
+        self._ready_limit_s = ready_limit_s
         self._known = known
         self._handlers = handlers
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths_in_a_row = 0
         self._is_killed_by_us = False
         self._restart: Timer | None = None
+        self._patience: Timer | None = None
         self._channel: Channel
         self._stop: StopWord
         self._pidfd: int
@@ -93,15 +99,19 @@ class Child:
         self._is_killed_by_us = False
         self._loop.watch(self._pidfd, self._on_exit)
         self._loop.watch(self._channel.fileno(), self._on_readable)
+        self._patience = self._loop.after(self._ready_limit_s, self._on_late)
         self.send(self._order)
         self._handlers.start()
 
-    def send(self, message: Mapping[str, Any], *, fd: int | None = None) -> None:
-        """Send; to a process that just died it is lost, and `exit` follows."""
+    def send(self, message: Mapping[str, Any], *, fd: int | None = None) -> bool:
+        """Send; False: the process just died, the message is lost, and `exit` follows."""
         try:
             self._channel.send(message, fd=fd)
         except (BrokenPipeError, ConnectionResetError):
             log.warning("child_gone", module=self._module)
+            self.is_ready = False
+            return False
+        return True
 
     def ask_stop(self, run: int) -> None:
         self._stop.ask(run)
@@ -129,12 +139,27 @@ class Child:
             self._loop.forget(self._channel.fileno())
             return  # the pidfd tells the rest
         if message["say"] == "ready":
-            self.is_ready, self._deaths_in_a_row = True, 0
+            self._on_ready()
+        if message.get("is_last"):  # it ends itself now: nothing must be sent to it any more
+            self.is_ready = False
         self._handlers.message(message, fd)
+
+    def _on_ready(self) -> None:
+        self.is_ready, self._deaths_in_a_row = True, 0
+        if self._patience:
+            self._patience.cancel()
+
+    def _on_late(self) -> None:
+        """Kill what hangs. It counts as a death of its own, so that the back-off applies."""
+        assert self._process is not None
+        log.error("child_late", module=self._module, limit_s=self._ready_limit_s)
+        self._handlers.late()
+        kill_group(self._process.pid)
 
     def _on_exit(self) -> None:
         assert self._process is not None
         process, was_killed = self._process, self._is_killed_by_us
+        self.is_ready = False  # its last words make room for a job, but not here
         self._hear_last_words()
         status = self._bury(process)
         delay_s = 0.0 if was_killed else self._next_delay_s()
@@ -152,6 +177,8 @@ class Child:
             self._handlers.message(message, fd)
 
     def _bury(self, process: subprocess.Popen[bytes]) -> int:
+        if self._patience:
+            self._patience.cancel()
         kill_group(process.pid)  # members that outlived it; as a zombie it still owns the number
         status = process.wait()
         self._known.discard(process.pid)

@@ -14,6 +14,7 @@ from vidmill.domain.errors import InternalError
 from vidmill.domain.job import Phase
 from vidmill.domain.ports import BlobStore
 from vidmill.finishing import Encoding, finish_clip, store_clip
+from vidmill.media.threads import limit_threads
 from vidmill.storage import open_blobs
 from vidmill.telemetry import configure_logging
 from vidmill.worker import frames as shared
@@ -80,6 +81,7 @@ def main(arguments: list[str]) -> None:
     link = connect(arguments)
     start, _ = link.hear()
     configure_logging(start["log_level"], start["log_format"])
+    limit_threads()
     desk = Desk(
         blobs=open_blobs(start["storage_url"]),
         encoding=Encoding(**start["encoding"]),

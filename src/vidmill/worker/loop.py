@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 LONGEST_SLEEP_S = 3600.0
 
 
+def _nothing() -> None: ...
+
+
 @dataclass(order=True)
 class Timer:
     """A call at a time. `cancel` it when it is no longer wanted."""
@@ -23,7 +26,8 @@ class Timer:
     is_cancelled: bool = field(default=False, compare=False)
 
     def cancel(self) -> None:
-        self.is_cancelled = True
+        """Never fire; it stays in the loop until its time, but holds on to nothing."""
+        self.is_cancelled, self.action = True, _nothing
 
 
 class EventLoop:

@@ -41,6 +41,17 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def give_back_memory() -> None:
+    """Return the free pages of the heap to the kernel, where the C library can (glibc).
+
+    Cached text embeddings lie between the large blocks of clips long gone: measured without this,
+    300 clips of different prompts cost 190 MB, all of it free and none of it used again.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
 @dataclass(frozen=True)
 class Stat:
     """What `/proc/<pid>/stat` says (proc(5)).
@@ -55,20 +66,21 @@ class Stat:
     start_ticks: int
 
 
-def stat(pid: int) -> Stat | None:
-    """Return what the kernel knows of *pid*, or None when it is gone or a zombie."""
+def stat(pid: int, *, is_dead_shown: bool = False) -> Stat | None:
+    """Return what the kernel knows of *pid*, or None when it is gone, or a zombie not asked for."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold blanks
-    if fields[0] in "ZX":
+    if fields[0] in "ZX" and not is_dead_shown:
         return None
     return Stat(pid, int(fields[1]), int(fields[2]), int(fields[19]))
 
 
-def all_processes() -> list[Stat]:
-    found = (stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+def all_processes(*, are_dead_shown: bool = False) -> list[Stat]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    found = (stat(pid, is_dead_shown=are_dead_shown) for pid in pids)
     return [one for one in found if one]
 
 
@@ -81,12 +93,14 @@ def kill_group(leader: int) -> None:
 def end_strays(known: Collection[int]) -> int:
     """SIGKILL and reap every child of this process that is not *known*; return how many.
 
-    Orphans of a killed child arrive here (see `become_subreaper`), each with its own children
-    behind it: hence the rounds.
+    Zombies count: nobody else waits for one that died before it came here. Orphans of a killed
+    child arrive here (see `become_subreaper`), each with its own children behind it: hence the
+    rounds.
     """
     me, ended = os.getpid(), 0
     for _ in range(STRAY_ROUNDS):
-        strays = [p.pid for p in all_processes() if p.parent == me and p.pid not in known]
+        everyone = all_processes(are_dead_shown=True)
+        strays = [p.pid for p in everyone if p.parent == me and p.pid not in known]
         if not strays:
             break
         for pid in strays:

@@ -33,6 +33,7 @@ SOFT_STOP_SHARE = 0.02
 class Rules:
     """See the settings of the same names."""
 
+    load_limit_s: float
     time_limit_s: float
     cancel_grace_s: float
     progress_interval_s: float
@@ -81,8 +82,10 @@ class Production:
         self._finish_news = "starting the finish process"
         self._broken = ""
         self._identity: dict[str, str] = {}
-        self._render = self._child("render_child", render_order, self._render_exit)
-        self._finish = self._child("finish_child", finish_order, self._finish_exit)
+        self._render = self._child(
+            "render_child", render_order, self._render_exit, self._render_late
+        )
+        self._finish = self._child("finish_child", finish_order, self._finish_exit, reports.changed)
 
     def start(self) -> None:
         """Start both children. Call it from a thread that lives as long as the process."""
@@ -117,9 +120,11 @@ class Production:
             self._loop.after(soft_s, lambda: self._stop(run, self._time_is_up())),
             self._loop.after(limit_s, lambda: self._kill(run)),
         ]
-        self._render.send({"run": run.number, "spec": job.spec.to_json()})
         log.info("job_claimed", job_id=job.public_id, attempt=job.attempt)
-        self._tell(run)
+        if self._render.send({"run": run.number, "spec": job.spec.to_json()}):
+            self._tell(run)
+        else:
+            self._end(run, None)  # it never began: back to the queue, uncounted
 
     def cancel(self, public_id: str, attempt: int) -> None:
         """Have that run stopped, if it is here."""
@@ -137,14 +142,22 @@ class Production:
         self._render.close()
         self._finish.close()
 
-    def _child(self, name: str, order: Message, on_exit: Callable[[int], None]) -> Child:
+    def _child(
+        self,
+        name: str,
+        order: Message,
+        on_exit: Callable[[int], None],
+        on_late: Callable[[], None],
+    ) -> Child:
         return Child(
             self._loop,
             module=f"vidmill.worker.{name}",
             order=order,
+            ready_limit_s=self._rules.load_limit_s,
             known=self.children_pids,
             handlers=Handlers(
                 start=self._reports.changed,
+                late=on_late,
                 message=lambda message, fd: self._hear(name, message, fd),
                 exit=on_exit,
             ),
@@ -184,6 +197,13 @@ class Production:
     def _render_broken(self, message: Message, _fd: int | None) -> None:
         self._broken = f"{message['code']}: {message['message']}"
         log.error("model_broken", reason=self._broken)
+        self._reports.changed()
+
+    def _render_late(self) -> None:
+        self._broken = (
+            f"{TimedOut.code}: the model was not ready after {self._rules.load_limit_s:g} s and is"
+            " loaded again; if it is only slow, raise VIDMILL_LOAD_LIMIT_S"
+        )
         self._reports.changed()
 
     def _finish_ready(self, _message: Message, _fd: int | None) -> None:
@@ -242,6 +262,8 @@ class Production:
 
     def _failed(self, run: Run, message: Message) -> None:
         error = WORK_ERRORS.get(message["code"], InternalError)(message["message"])
+        if message.get("is_last"):
+            self._reports.changed()  # before the job, as in `_render_exit`
         self._end(run, run.verdict or error)
         self._feed_finisher()
         self._reports.room()

@@ -6,13 +6,17 @@ import time
 from typing import Any, cast
 
 from vidmill.domain.clip import ClipSpec
-from vidmill.domain.errors import VidmillError
+from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, VidmillError
 from vidmill.domain.ports import Engine, Frames
 from vidmill.worker import frames as shared
 from vidmill.worker.child import Link, RunWatch, connect
+from vidmill.worker.proc import give_back_memory
 
 EXIT_BROKEN = 3
 """Exit status when the model cannot be loaded; the reason was said before."""
+
+EXIT_POISONED = 4
+"""Exit status after the device failed: a CUDA error leaves the process unable to do anything."""
 
 
 class ClipMemory:
@@ -62,6 +66,11 @@ def prepare(link: Link, order: dict[str, Any]) -> Engine:
     return engine
 
 
+def is_poisonous(error: Exception) -> bool:
+    """Whether the process that met *error* must be replaced. Memory that ran out is free again."""
+    return isinstance(error, EngineFailed) and not isinstance(error, EngineOutOfMemory)
+
+
 def render(engine: Engine, link: Link, order: dict[str, Any], *, waited_s: float) -> float:
     """Render one spec; answer with the frames or with the reason there are none.
 
@@ -74,7 +83,10 @@ def render(engine: Engine, link: Link, order: dict[str, Any], *, waited_s: float
         engine.generate(ClipSpec.from_json(order["spec"]), allocate=memory, watch=watch)
         watch.check()
     except Exception as error:  # noqa: BLE001  the edge of this process: the supervisor decides
-        link.say_failure("failed", error, run=run)
+        is_last = is_poisonous(error)
+        link.say_failure("failed", error, run=run, is_last=is_last)
+        if is_last:
+            os._exit(EXIT_POISONED)  # tearing down a broken device in good order may hang
     else:
         timings = watch.timings_s()
         link.say(
@@ -87,6 +99,7 @@ def render(engine: Engine, link: Link, order: dict[str, Any], *, waited_s: float
         )
     answered_at = time.monotonic()
     memory.close()
+    give_back_memory()
     return answered_at
 
 

@@ -72,6 +72,7 @@ class Supervisor:
             self._loop,
             app.bus,
             rules=Rules(
+                load_limit_s=settings.load_limit_s,
                 time_limit_s=settings.time_limit_s,
                 cancel_grace_s=settings.cancel_grace_s,
                 progress_interval_s=settings.progress_interval_s,
@@ -152,7 +153,7 @@ class Supervisor:
 
     def _beat(self) -> None:
         """Renew the leases and learn what was cancelled, and what is not ours any more."""
-        runs = list(self._production.runs)
+        runs = [run for run in self._production.runs if not run.is_lost]
         try:
             unsettled = [run for run, _ in self._unsettled]
             owned = self._records.beat([*runs, *unsettled], *self._status)
@@ -205,15 +206,14 @@ class Supervisor:
             return
         try:
             state = self._records.settle(run.job, outcome)
+            is_stored = isinstance(outcome, ClipResult) and self._is_published(run, state)
         except VidmillError as error:
             log.warning("settle_failed", job_id=run.job.public_id, error=str(error))
             self._unsettled.append((run, outcome))
             self._loop.after(RESETTLE_S, lambda: self._settle_again(run, outcome))
             return
         log.info("job_settled", job_id=run.job.public_id, attempt=run.job.attempt, state=state)
-        self._tidy(
-            run, is_stored=isinstance(outcome, ClipResult) and self._is_published(run, state)
-        )
+        self._tidy(run, is_stored=is_stored)
         self._end_when_drained()
 
     def _settle_again(self, run: Run, outcome: Outcome) -> None:

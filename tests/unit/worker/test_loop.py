@@ -1,5 +1,6 @@
 import os
 import signal
+import weakref
 
 import pytest
 
@@ -96,3 +97,12 @@ def test_each_signal_is_told_once_and_wakes_the_sleeper(count: int) -> None:
     loop.close()
     signal.signal(signal.SIGUSR1, before)
     assert told == ["signal"] * count
+
+
+def test_cancelled_timer_holds_on_to_nothing() -> None:
+    loop, held = EventLoop(clock=Clock()), {"a clip"}
+    alive = weakref.ref(held)
+    timer = loop.after(1800, held.clear)
+    del held
+    timer.cancel()
+    assert alive() is None

@@ -103,6 +103,26 @@ def test_strays_that_left_the_group_are_found_through_the_subreaper(
     assert reaper.stdout.read().strip() == "1 [False, False] True"
 
 
+def test_stray_that_was_dead_before_it_came_is_reaped(
+    spawned: list[subprocess.Popen[str]],
+) -> None:
+    reaper = start(
+        spawned,
+        """
+        import os, subprocess, sys, time
+        from pathlib import Path
+        from vidmill.worker import proc
+        proc.become_subreaper()
+        family = "import os; pid = os.fork() or os._exit(0); print(pid)"
+        child = subprocess.run([sys.executable, "-c", family], stdout=subprocess.PIPE)
+        ended = proc.end_strays(known=())
+        print(ended, Path(f"/proc/{int(child.stdout)}").exists())
+        """,
+    )
+    assert reaper.stdout is not None
+    assert reaper.stdout.read().strip() == "1 False"
+
+
 def test_process_dies_with_its_parent(spawned: list[subprocess.Popen[str]]) -> None:
     child = "import os,sys,time; from vidmill.worker import proc; proc.die_with(int(sys.argv[1]));"
     child += "os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"
