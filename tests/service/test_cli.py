@@ -105,6 +105,24 @@ def test_life_of_a_task_in_five_commands(
 
 
 @pytest.mark.usefixtures("server")
+def test_a_task_is_searched_for_retried_and_deleted(capsys: Captured) -> None:
+    assert run(["generate", "a red ball", "--no-wait"]) == 0
+    task_id = capsys.readouterr().out.split()[0]
+    assert run(["cancel", task_id]) == 0
+    assert run(["retry", task_id, "--json"]) == 0
+    capsys.readouterr()
+    assert run(["list", "--search", "red ball", "--json"]) == 0
+    tasks = document(capsys)
+    assert [task["parent_task_id"] for task in tasks] == [task_id, None]
+    assert run(["delete", task_id]) == 0
+    assert "deleted" in capsys.readouterr().out
+    assert run(["status", task_id]) == 1
+    capsys.readouterr()
+    assert run(["list", "--search", "blue", "--json"]) == 0
+    assert document(capsys) == []
+
+
+@pytest.mark.usefixtures("server")
 def test_refused_request_names_each_field_on_a_line(capsys: Captured) -> None:
     assert run(["generate", " ", "--duration", "99"]) == 2
     lines = capsys.readouterr().err.splitlines()

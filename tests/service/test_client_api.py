@@ -148,6 +148,29 @@ def test_tasks_are_listed_over_all_pages_newest_first(vidmill: Vidmill) -> None:
     assert list(vidmill.tasks(status="completed")) == []
 
 
+def test_a_finished_task_is_made_once_more_with_the_same_seed(
+    server: Server, vidmill: Vidmill
+) -> None:
+    with working(server.bench, fail):
+        first = vidmill.submit(ClipRequest(prompt="a red ball", seed=7))
+        with pytest.raises(TaskFailed):
+            vidmill.wait(first)
+    again = vidmill.retry(first.task_id)
+    assert (again.status, again.parent_task_id) == ("queued", first.task_id)
+    with working(server.bench, deliver):
+        assert vidmill.wait(again).seed == 7
+
+
+def test_a_deleted_task_is_gone_and_a_search_finds_only_its_own(vidmill: Vidmill) -> None:
+    ball, star = vidmill.submit("a red ball"), vidmill.submit("一个黄色的星星")
+    assert [task.task_id for task in vidmill.tasks(q="RED b")] == [ball.task_id]
+    assert [task.task_id for task in vidmill.tasks(q="星星")] == [star.task_id]
+    vidmill.delete(ball.task_id)
+    assert [task.task_id for task in vidmill.tasks()] == [star.task_id]
+    with pytest.raises(NotFound):
+        vidmill.status(ball.task_id)
+
+
 def test_wrong_key_and_unknown_task_have_errors_of_their_own(
     server: Server, vidmill: Vidmill
 ) -> None:

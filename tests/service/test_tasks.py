@@ -1,6 +1,7 @@
 """What callers see of their jobs."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from vidmill.profiles import load_profile
 from vidmill.services.access import Caller
 from vidmill.services.forecast import LATE_FACTOR, Forecast
 from vidmill.services.tasks import SEQ_FINAL, Tasks, merge
+from vidmill.storage import open_blobs
 from vidmill.store import attempts, glance, jobs, workers
 from vidmill.store.jobs import JobFilter
 from vidmill.store.session import Database
@@ -28,9 +30,10 @@ def bus() -> RecordingBus:
 
 
 @pytest.fixture
-def tasks(db: Database, bus: RecordingBus, clock: FakeClock) -> Tasks:
+def tasks(db: Database, bus: RecordingBus, clock: FakeClock, tmp_path: Path) -> Tasks:
     forecast = Forecast(db, profile=load_profile("tiny"), pool="main", clock=clock)
-    return Tasks(db=db, bus=bus, forecast=forecast)
+    blobs = open_blobs(tmp_path.joinpath("files").as_uri())
+    return Tasks(db=db, bus=bus, blobs=blobs, forecast=forecast)
 
 
 def claim(db: Database, worker: str = "w1") -> Job:
@@ -275,7 +278,7 @@ def test_the_short_way_to_a_row_and_the_long_way_lead_to_the_same_job(
     settle(
         db, claim(db), jobs.Delayed(not_before=clock.now + 5, code="worker_lost", message="gone")
     )
-    waiting = make_job(db, parent=done.id)
+    waiting = make_job(db, parent=done.public_id)
     for job in (done, lost, waiting):
         long = db.read(partial(jobs.get, public_id=job.public_id, tenant_id=1))
         short = db.read(partial(glance.get, public_id=job.public_id, tenant_id=1))

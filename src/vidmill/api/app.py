@@ -27,7 +27,7 @@ def create_app(app: App) -> FastAPI:
         title="Vidmill",
         version=vidmill.__version__,
         description="A self-hosted video factory: submit, query, deliver, lose nothing.",
-        docs_url="/docs",
+        docs_url=None,  # its page would fetch scripts from other people's servers; see docs/api.md
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,

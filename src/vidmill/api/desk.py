@@ -51,7 +51,7 @@ class Desk:
                 pool=settings.pool,
                 max_attempts=settings.max_attempts,
             ),
-            tasks=Tasks(db=app.db, bus=app.bus, forecast=forecast),
+            tasks=Tasks(db=app.db, bus=app.bus, blobs=app.blobs, forecast=forecast),
             links=FileLinks(
                 blobs=app.blobs,
                 secret=app.signing_secret,

@@ -37,6 +37,10 @@ KINDS: Mapping[type[errors.VidmillError], Kind] = {
     errors.TaskNotFound: Kind(status=404, title="There is no such task"),
     errors.MethodNotAllowed: Kind(status=405, title="The route does not know this method"),
     errors.TaskNotCancellable: Kind(status=409, title="The task is over already"),
+    errors.TaskStillLive: Kind(status=409, title="The task is not over yet"),
+    errors.IdempotencyKeyReused: Kind(
+        status=422, title="The idempotency key stands for another request"
+    ),
     errors.TaskFailed: Kind(status=409, title="The task failed; there is no result"),
     errors.TaskCancelled: Kind(status=409, title="The task was cancelled; there is no result"),
     errors.RangeNotSatisfiable: Kind(status=416, title="The file has no such bytes"),

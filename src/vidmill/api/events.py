@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vidmill.api.waiting import REREAD_S, Follower
+from vidmill.domain.errors import TaskNotFound
 from vidmill.domain.job import JobState
 from vidmill.services.tasks import SEQ_FINAL, TaskView
 
@@ -75,4 +76,7 @@ async def stream(
                 spoke_at = time.monotonic()
             if view.is_over:
                 return
-            view = await follower.next(min(REREAD_S, heartbeat_s))
+            try:
+                view = await follower.next(min(REREAD_S, heartbeat_s))
+            except TaskNotFound:  # erased meanwhile
+                return

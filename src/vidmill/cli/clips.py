@@ -1,4 +1,4 @@
-"""`vidmill generate`, `status`, `result`, `cancel` and `list`: one clip at a time."""
+"""`vidmill generate`, `status`, `result`, `list` and what ends or repeats a task: one at a time."""
 
 import time
 from collections.abc import Callable
@@ -94,10 +94,30 @@ def cancel(context: typer.Context, task_id: TaskId, is_json: Json = False) -> No
         _show_task(term, client.cancel(task_id))
 
 
+def retry(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
+    """Make a finished task once more, with the same seed, as a new task."""
+    term = terminal(context, is_json=is_json)
+    with reported(term), term.open_client() as client:
+        _show_task(term, client.retry(task_id))
+
+
+def delete(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
+    """Delete a task and its files for good; a waiting one is cancelled first."""
+    term = terminal(context, is_json=is_json)
+    with reported(term), term.open_client() as client:
+        client.delete(task_id)
+        if is_json:
+            term.document({"task_id": task_id, "deleted": True})
+        else:
+            term.out.print(f"{task_id}  deleted", markup=False)
+
+
 def list_tasks(
     context: typer.Context,
+    *,
     state: Annotated[TaskFilter | None, typer.Option("--status", help="Only these.")] = None,
     reference: Annotated[str | None, typer.Option(help="Client reference.")] = None,
+    search: Annotated[str | None, typer.Option(help="In prompt or client reference.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 20,
     is_json: Json = False,
 ) -> None:
@@ -106,7 +126,9 @@ def list_tasks(
 
     term = terminal(context, is_json=is_json)
     with reported(term), term.open_client() as client:
-        pages = client.tasks(status=state, client_reference=reference, page_size=min(limit, 100))
+        pages = client.tasks(
+            status=state, client_reference=reference, q=search, page_size=min(limit, 100)
+        )
         tasks = list(itertools.islice(pages, limit))
         if is_json:
             term.document([task.model_dump(mode="json") for task in tasks])
@@ -123,6 +145,8 @@ def register(app: typer.Typer) -> None:
         "status": status,
         "result": result,
         "cancel": cancel,
+        "retry": retry,
+        "delete": delete,
         "list": list_tasks,
     }
     for name, function in commands.items():

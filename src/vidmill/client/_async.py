@@ -195,10 +195,14 @@ class AsyncVidmill:
         *,
         status: TaskFilter | None = None,
         client_reference: str | None = None,
+        q: str | None = None,
         page_size: int = 50,
     ) -> AsyncIterator[Task]:
-        """Iterate over your tasks, the newest first; pages are fetched as you go."""
-        query = task_query(status, client_reference, page_size)
+        """Iterate over your tasks, the newest first; pages are fetched as you go.
+
+        *q* is looked for in the prompt and in the client reference, in whatever case.
+        """
+        query = task_query(status, client_reference, page_size, q=q)
         while True:
             page = await self._run(self._flows.page(query))
             for task in page.data:
@@ -214,6 +218,22 @@ class AsyncVidmill:
             Conflict: It was already finished.
         """
         return await self._run(self._flows.cancel(task_id))
+
+    async def retry(self, task_id: str) -> Task:
+        """Make a finished task once more, with the same seed, as a new task; return that.
+
+        Raises:
+            Conflict: It is not finished.
+        """
+        return await self._run(self._flows.retry(task_id))
+
+    async def delete(self, task_id: str) -> None:
+        """Delete a task and its files for good; a waiting one is cancelled first.
+
+        Raises:
+            Conflict: It is running; cancel it first.
+        """
+        await self._run(self._flows.delete(task_id))
 
     async def capabilities(self) -> Capabilities:
         """Return what the server can make, with every limit."""

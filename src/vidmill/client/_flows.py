@@ -113,6 +113,19 @@ class Flows:
         request = Request(method="POST", path=f"/v1/t2v/tasks/{task_id}/cancel")
         return Task.model_validate_json((yield from self.send(request)).body)
 
+    def retry(self, task_id: str) -> Flow[Task]:
+        """Make a finished task once more; the key lets a lost request be sent again."""
+        request = Request(
+            method="POST",
+            path=f"/v1/t2v/tasks/{task_id}/retry",
+            headers={"Idempotency-Key": str(uuid.uuid4())},
+        )
+        return Task.model_validate_json((yield from self.send(request)).body)
+
+    def delete(self, task_id: str) -> Flow[None]:
+        request = Request(method="DELETE", path=f"/v1/t2v/tasks/{task_id}", is_repeatable=False)
+        yield from self.send(request)
+
     def page(self, query: Mapping[str, str]) -> Flow[Page]:
         request = Request(method="GET", path="/v1/t2v/tasks", query=query)
         return Page.model_validate_json((yield from self.send(request)).body)
@@ -300,9 +313,11 @@ def as_request(clip: ClipRequest | str) -> ClipRequest:
     return ClipRequest(prompt=clip) if isinstance(clip, str) else clip
 
 
-def task_query(status: str | None, client_reference: str | None, page_size: int) -> dict[str, str]:
-    query = {"status": status, "client_reference": client_reference, "limit": str(page_size)}
-    return {name: value for name, value in query.items() if value}
+def task_query(
+    status: str | None, client_reference: str | None, page_size: int, *, q: str | None = None
+) -> dict[str, str]:
+    query = {"status": status, "client_reference": client_reference, "q": q}
+    return {name: value for name, value in query.items() if value} | {"limit": str(page_size)}
 
 
 def _may_repeat(error: ApiError | TransportError, request: Request) -> bool:

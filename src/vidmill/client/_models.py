@@ -127,9 +127,10 @@ class Task(_Wire):
     Attributes:
         progress: 0..1; never falls, 1 only when completed.
         phase: What is going on now, e.g. `denoising`; newer servers may add phases.
-        queue_position: 0 = next; None unless queued.
+        queue_position: 0 = next; None unless it waits for a worker.
         eta: None until the server has measured such a clip.
         steps: Denoising steps, where the server states them.
+        parent_task_id: The task that this one repeats, made by `retry`.
         prompt: What the engine reads, additions included; the caller's own is in `request`.
     """
 
@@ -148,6 +149,9 @@ class Task(_Wire):
     request: dict[str, Any] | None = None
     result: Result | None = None
     prompt: str | None = None
+    duration: float | None = None
+    resolution: str | None = None
+    parent_task_id: str | None = None
     steps: int | None = None
     seed: int | None = None
     client_reference: str | None = None

@@ -206,10 +206,14 @@ class Vidmill:
         *,
         status: TaskFilter | None = None,
         client_reference: str | None = None,
+        q: str | None = None,
         page_size: int = 50,
     ) -> Iterator[Task]:
-        """Iterate over your tasks, the newest first; pages are fetched as you go."""
-        query = task_query(status, client_reference, page_size)
+        """Iterate over your tasks, the newest first; pages are fetched as you go.
+
+        *q* is looked for in the prompt and in the client reference, in whatever case.
+        """
+        query = task_query(status, client_reference, page_size, q=q)
         while True:
             page = self._run(self._flows.page(query))
             yield from page.data
@@ -224,6 +228,22 @@ class Vidmill:
             Conflict: It was already finished.
         """
         return self._run(self._flows.cancel(task_id))
+
+    def retry(self, task_id: str) -> Task:
+        """Make a finished task once more, with the same seed, as a new task; return that.
+
+        Raises:
+            Conflict: It is not finished.
+        """
+        return self._run(self._flows.retry(task_id))
+
+    def delete(self, task_id: str) -> None:
+        """Delete a task and its files for good; a waiting one is cancelled first.
+
+        Raises:
+            Conflict: It is running; cancel it first.
+        """
+        self._run(self._flows.delete(task_id))
 
     def capabilities(self) -> Capabilities:
         """Return what the server can make, with every limit."""

@@ -8,7 +8,8 @@ VidmillError
 │   ├── UnsupportedMediaType   not sent as JSON
 │   ├── Unauthorized, PermissionDenied
 │   ├── NotFound, TaskNotFound, MethodNotAllowed
-│   ├── TaskNotCancellable
+│   ├── TaskNotCancellable, TaskStillLive
+│   ├── IdempotencyKeyReused
 │   ├── TaskFailed, TaskCancelled   there will be no result
 │   ├── RangeNotSatisfiable
 │   ├── InvalidCursor
@@ -107,6 +108,14 @@ class MethodNotAllowed(RequestError):
 
 class TaskNotCancellable(RequestError):
     code = "task_not_cancellable"
+
+
+class TaskStillLive(RequestError):
+    code = "task_still_live"
+
+
+class IdempotencyKeyReused(RequestError):
+    code = "idempotency_key_reused"
 
 
 class TaskFailed(RequestError):

@@ -120,6 +120,7 @@ class Job:
         attempt: Runs begun, and the fencing token of the present one; 0 = never claimed.
         max_attempts: Grows by one at each drain, so that a rolling restart costs no retry.
         request: The caller's request as accepted, echoed on the task.
+        parent: `public_id` of the job that this one repeats.
         est_cost_s: Expected GPU seconds, what fair share is charged before the truth is known.
     """
 
@@ -147,11 +148,13 @@ class Job:
     error_code: str | None = None
     error_message: str | None = None
     client_reference: str | None = None
-    parent: int | None = None
+    parent: str | None = None
 
     @property
     def status(self) -> WireStatus:
-        return WIRE[self.state]
+        """What callers see: a job that ran before never falls back to queued."""
+        has_run = self.state is JobState.QUEUED and self.attempt > 0
+        return WireStatus.PROCESSING if has_run else WIRE[self.state]
 
     @property
     def is_terminal(self) -> bool:

@@ -91,7 +91,11 @@ class BlobStore(Protocol):
         ...
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete every key below *prefix*; return how many there were."""
+        """Delete every key below *prefix*; return how many there were.
+
+        Raises:
+            StorageFailed: Some are still there; try again.
+        """
         ...
 
     def signed_url(self, key: str, *, expires_in_s: int) -> str | None:

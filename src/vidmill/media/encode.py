@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.context import ThreadType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from vidmill.domain.clip import Size
@@ -58,6 +59,7 @@ def _add_stream(container: Any, size: Size, *, fps: int, preset: str, crf: int) 
     stream = container.add_stream("libx264", rate=fps, options=options)
     stream.width, stream.height, stream.pix_fmt = size.width_px, size.height_px, "yuv420p"
     context = stream.codec_context
+    context.thread_type = ThreadType.FRAME  # PyAV's default cuts frames into slices: larger, slower
     context.color_primaries = ColorPrimaries.BT709
     context.color_trc = ColorTrc.BT709
     context.colorspace = Colorspace.ITU709

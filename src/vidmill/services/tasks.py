@@ -9,9 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vidmill.domain.errors import TaskNotCancellable, TaskNotFound
+from vidmill.domain.errors import (
+    ServiceUnavailable,
+    StorageFailed,
+    TaskNotCancellable,
+    TaskNotFound,
+    TaskStillLive,
+)
 from vidmill.domain.job import Job, JobState, Phase, WireStatus
-from vidmill.domain.ports import EventBus
+from vidmill.domain.ports import BlobStore, EventBus
 from vidmill.services.access import Caller
 from vidmill.services.forecast import Forecast, Outlook
 from vidmill.store import attempts, glance, jobs
@@ -70,7 +76,7 @@ class TaskView:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Newest first. `after` leads to the next page; None at the end."""
+    """Part of the list. `after` leads to the next page; None at the end."""
 
     tasks: list[TaskView]
     after: int | None
@@ -78,10 +84,11 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """The read models, and cancelling."""
+    """The read models, cancelling and erasing."""
 
     db: Database
     bus: EventBus
+    blobs: BlobStore
     forecast: Forecast
 
     def get(self, task_id: str, caller: Caller) -> TaskView:
@@ -106,11 +113,24 @@ class Tasks:
         """Return the runs of a task, oldest first."""
         return self.db.read(lambda conn: attempts.of_job(conn, view.job.id))
 
-    def page(self, caller: Caller, *, filters: JobFilter, after: int | None, limit: int) -> Page:
+    def page(
+        self,
+        caller: Caller,
+        *,
+        filters: JobFilter,
+        after: int | None,
+        limit: int,
+        is_oldest_first: bool = False,
+    ) -> Page:
         """Return up to *limit* tasks that follow the one whose job id is *after*."""
         found = self.db.read(
             lambda conn: jobs.page(
-                conn, caller.tenant_id, filters=filters, after=after, limit=limit + 1
+                conn,
+                caller.tenant_id,
+                filters=filters,
+                after=after,
+                limit=limit + 1,
+                is_oldest_first=is_oldest_first,
             )
         )
         shown = found[:limit]
@@ -140,6 +160,27 @@ class Tasks:
                 f"task {task_id} is {job.status} already; there is nothing to cancel"
             )
         return self.view(job)
+
+    def erase(self, task_id: str, caller: Caller) -> None:
+        """Delete a task and its files for good; one that waits is cancelled first.
+
+        Files go first: after a failure half-way the task is still there to be erased again.
+
+        Raises:
+            TaskNotFound: There is none, or it is somebody else's.
+            TaskStillLive: It is running.
+            ServiceUnavailable: The files could not be deleted now.
+        """
+        job = self.get(task_id, caller).job
+        if not job.is_terminal and job.state is not JobState.RUNNING:
+            job = self.cancel(task_id, caller).job
+        if not job.is_terminal:
+            raise TaskStillLive(f"task {task_id} is running; cancel it first, then delete it")
+        try:
+            self.blobs.delete_prefix(task_id)
+        except StorageFailed as error:
+            raise ServiceUnavailable(f"the files of {task_id} stay for now: {error}") from error
+        self.db.write(lambda uow: jobs.erase(uow, job.id))
 
     def _tell(self, job: Job) -> None:
         event = {

@@ -71,7 +71,12 @@ class LocalBlobs:
     def delete_prefix(self, prefix: str) -> int:
         folder = self.root / check_key(prefix)
         count = sum(1 for file in folder.rglob("*") if file.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise storage_error(error, f"deleting {prefix}") from error
         return count
 
     def signed_url(self, key: str, *, expires_in_s: int) -> str | None:  # noqa: ARG002

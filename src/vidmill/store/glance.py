@@ -14,17 +14,17 @@ from sqlalchemy import Connection, bindparam, select
 from vidmill.domain.clip import ClipResult, ClipSpec
 from vidmill.domain.job import Job, JobState, Lane, Phase
 from vidmill.store.direct import Direct
-from vidmill.store.models import jobs
+from vidmill.store.models import JOB_COLUMNS, jobs
 
 SPECS_KEPT = 4096
 """Specs and requests never change, and their tasks are asked about many times."""
 
 _BY_PUBLIC_ID = Direct(
-    select(jobs).where(
+    select(*JOB_COLUMNS).where(
         jobs.c.public_id == bindparam("public_id"), jobs.c.tenant_id == bindparam("tenant_id")
     )
 )
-_NAMES = tuple(column.name for column in jobs.columns)
+_NAMES = tuple(column.name for column in JOB_COLUMNS)
 
 
 def get(conn: Connection, public_id: str, tenant_id: int) -> Job | None:

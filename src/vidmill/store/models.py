@@ -84,7 +84,8 @@ jobs = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("client_reference", Text),
-    Column("parent", BigId),  # no foreign key: lineage outlives the parent
+    Column("parent", Text),  # a public id, no foreign key: lineage outlives the parent
+    Column("search_text", Text, nullable=False),
     CheckConstraint(
         "state <> 'running' OR (worker IS NOT NULL AND lease_until IS NOT NULL)",
         name="jobs_running_has_lease",
@@ -127,6 +128,24 @@ Index(
     sqlite_where=text("client_reference IS NOT NULL"),
     postgresql_where=text("client_reference IS NOT NULL"),
 )
+
+SEARCH_TEXT = jobs.c.search_text
+"""Case-folded prompt and client reference; no part of a `Job`."""
+
+JOB_COLUMNS = tuple(column for column in jobs.columns if column is not SEARCH_TEXT)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("public_id", Text, nullable=False),
+    _instant("created_at", nullable=False),
+    sqlite_with_rowid=False,
+)
+
+Index("idempotency_keys_age", idempotency_keys.c.created_at)
 
 attempts = Table(
     "attempts",

@@ -7,8 +7,9 @@ from vidmill.domain.job import Job, JobState, Lane, Phase
 
 
 def to_job(row: Any) -> Job:
-    """Return the job in *row*, which holds every column of `jobs`."""
+    """Return the job in *row*, which holds every column of `jobs`, `search_text` or not."""
     values = dict(row._mapping)  # noqa: SLF001  the documented way to a row's names
+    values.pop("search_text", None)
     result = values["result"]
     values["lane"] = Lane(values["lane"])
     values["state"] = JobState(values["state"])

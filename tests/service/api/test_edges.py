@@ -14,6 +14,8 @@ GUARDED = [
     ("GET", "/v1/t2v/tasks"),
     ("GET", "/v1/t2v/tasks/{id}"),
     ("POST", "/v1/t2v/tasks/{id}/cancel"),
+    ("POST", "/v1/t2v/tasks/{id}/retry"),
+    ("DELETE", "/v1/t2v/tasks/{id}"),
     ("GET", "/v1/t2v/tasks/{id}/events"),
     ("GET", "/v1/t2v/tasks/{id}/content"),
     ("HEAD", "/v1/t2v/tasks/{id}/content"),

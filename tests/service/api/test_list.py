@@ -50,6 +50,52 @@ def test_filters_narrow_the_list(bench: Bench) -> None:
     assert listed(status="failed") == []
 
 
+def test_search_ignores_case_in_every_script_and_takes_wildcards_for_themselves(
+    bench: Bench,
+) -> None:
+    russian = bench.generate(prompt="Красный МЯЧ")["task_id"]
+    percent = bench.generate(prompt="100% wool", client_reference="Jacket_7")["task_id"]
+
+    def found(q: str) -> list[str]:
+        return ids(bench.client.get(TASKS, params={"q": q}).json())
+
+    assert found("мяч") == [russian]
+    assert found("0%") == found("JACKET_7") == [percent]
+    assert found("_") == [percent]
+    assert found("ball") == []
+    assert ids(bench.other().get(TASKS, params={"q": "wool"}).json()) == []
+
+
+def test_metadata_narrows_the_list(bench: Bench) -> None:
+    jacket = bench.generate(metadata={"sku": "7", "my key": "ü"})["task_id"]
+    bench.generate(metadata={"sku": "8"})
+
+    def found(**params: str) -> list[str]:
+        return ids(bench.client.get(TASKS, params=params).json())
+
+    assert found(**{"metadata.sku": "7"}) == [jacket]
+    assert found(**{"metadata.sku": "7", "metadata.my key": "ü"}) == [jacket]
+    assert found(**{"metadata.sku": "7", "metadata.none": "x"}) == []
+
+
+def test_the_oldest_come_first_when_asked(bench: Bench) -> None:
+    made = [bench.generate()["task_id"] for _ in range(3)]
+    first = bench.client.get(TASKS, params={"order": "asc", "limit": 2}).json()
+    params = {"order": "asc", "cursor": first["next_cursor"]}
+
+    assert ids(first) + ids(bench.client.get(TASKS, params=params).json()) == made
+
+
+def test_a_task_given_back_to_the_queue_stays_processing(bench: Bench) -> None:
+    task_id = bench.generate()["task_id"]
+    bench.settle(bench.claim(), jobs.Requeued())
+
+    (shown,) = bench.client.get(TASKS, params={"status": "processing"}).json()["data"]
+
+    assert (shown["task_id"], shown["status"], shown["phase"]) == (task_id, "processing", "waiting")
+    assert bench.client.get(TASKS, params={"status": "queued"}).json()["data"] == []
+
+
 def test_a_cursor_with_other_filters_is_refused(bench: Bench) -> None:
     for _ in range(2):
         bench.generate()

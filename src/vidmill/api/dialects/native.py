@@ -20,10 +20,12 @@ from vidmill.api.dialects.native_capabilities import capabilities_doc
 from vidmill.api.dialects.native_request import read_order
 from vidmill.api.events import HEADERS, has_heard_all, parse_event_id, stream
 from vidmill.api.files import file_response
+from vidmill.api.repeats import REPLAYED, read_key
 from vidmill.domain.clip import Asset
 from vidmill.domain.errors import NotFound, TaskCancelled, TaskFailed
 from vidmill.domain.job import Job, WireStatus
 from vidmill.services.access import Caller
+from vidmill.services.submission import Accepted
 from vidmill.services.tasks import TaskView
 from vidmill.telemetry import get_logger
 
@@ -39,15 +41,18 @@ class Native:
     desk: Desk
 
     async def generate(self, request: Request, caller: Caller) -> Response:
-        order = read_order(await read_json(request), self.desk.check)
-        job = await waiting.write(self.desk.app.db, self.desk.submission.accept(order, caller))
-        log.info("job_submitted", job_id=job.public_id, tenant=caller.tenant, lane=job.lane.name)
-        view = self.desk.tasks.view(job)
-        return json_answer(
-            self._status(view, request),
-            status=202,
-            headers={**_pace(job), "Location": native_views.links(job.public_id)["status"]},
-        )
+        body = await read_json(request)
+        order = read_order(body, self.desk.check)
+        key = read_key(request, body)
+        write = self.desk.submission.accept(order, caller, key=key)
+        accepted = await waiting.write(self.desk.app.db, write)
+        return self._accepted(accepted, request, caller)
+
+    def retry(self, request: Request, caller: Caller) -> Response:
+        job = self.desk.tasks.get(request.path_params["task_id"], caller).job
+        key = read_key(request, {"retry": job.public_id})
+        write = self.desk.submission.accept_again(job, caller, key=key)
+        return self._accepted(self.desk.app.db.write(write), request, caller)
 
     async def status(self, request: Request, caller: Caller) -> Response:
         asked = native_query.read_query(request, native_query.STATUS_PARAMETERS)
@@ -85,6 +90,7 @@ class Native:
             filters=native_query.job_filter(asked),
             after=None if cursor is None else read_cursor(cursor, question, secret=secret),
             limit=limit,
+            is_oldest_first=asked.get("order") == "asc",
         )
         following = page.after and make_cursor(page.after, question, secret=secret)
         doc = {
@@ -132,6 +138,24 @@ class Native:
     def capabilities(self, request: Request, caller: Caller) -> Response:
         doc = capabilities_doc(self.desk.limits, self.desk.app.profile, is_vip=caller.is_vip)
         return validated_answer(doc, request)
+
+    def delete(self, request: Request, caller: Caller) -> Response:
+        task_id = request.path_params["task_id"]
+        self.desk.tasks.erase(task_id, caller)
+        log.info("job_erased", job_id=task_id, tenant=caller.tenant)
+        return Response(status_code=204)
+
+    def _accepted(self, accepted: Accepted, request: Request, caller: Caller) -> Response:
+        job = accepted.job
+        if not accepted.is_replay:
+            name = job.lane.name
+            log.info("job_submitted", job_id=job.public_id, tenant=caller.tenant, lane=name)
+        headers = {**_pace(job), "Location": native_views.links(job.public_id)["status"]}
+        return json_answer(
+            self._status(self.desk.tasks.view(job), request),
+            status=202,
+            headers=headers | REPLAYED if accepted.is_replay else headers,
+        )
 
     def _status(self, view: TaskView, request: Request) -> dict[str, object]:
         return native_views.status_doc(view, self._urls(request))

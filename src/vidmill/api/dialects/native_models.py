@@ -35,6 +35,7 @@ class Links(_Doc):
     status: str
     result: str
     cancel: str
+    retry: str
     events: str
     content: str
 
@@ -46,9 +47,9 @@ class TaskStatus(_Doc):
     status: Status
     phase: str = Field(description="What is going on; newer servers may add phases.")
     progress: float = Field(ge=0, le=1, description="Never falls within an attempt; 1 = completed.")
-    attempt: int = Field(description="Runs begun; 0 = none yet.")
+    attempt: int = Field(description="Runs begun; progress begins anew with each. 0 = none yet.")
     max_attempts: int
-    queue_position: int | None = Field(description="0 = next; null unless queued.")
+    queue_position: int | None = Field(description="0 = next; null unless it waits for a worker.")
     eta: Eta | None = Field(description="null until such a clip was measured here.")
     cancel_requested: bool
     result_url: str | None = Field(description="Signed, expires; ask again for a new one.")
@@ -61,6 +62,10 @@ class TaskStatus(_Doc):
     queued_s: float | None
     running_s: float | None
     client_reference: str | None
+    prompt: str = Field(description="What the engine reads, additions included.")
+    duration: float
+    resolution: str
+    parent_task_id: str | None = Field(description="The task that this one repeats.")
     links: Links
 
 
@@ -131,7 +136,6 @@ class Task(TaskStatus):
     result: Result | None
     request: dict[str, Any] = Field(description="The request with its defaults.")
     metadata: dict[str, str]
-    prompt: str = Field(description="What the engine reads.")
     negative_prompt: str
     additions: list[Addition]
     prompt_rules_version: str | None
@@ -146,7 +150,7 @@ class Task(TaskStatus):
 
 
 class TaskPage(_Doc):
-    """Part of the list, newest first."""
+    """Part of the list."""
 
     data: list[TaskStatus]
     has_more: bool

@@ -1,6 +1,7 @@
 """Query parameters of the native dialect, with every wrong one named at once."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -8,11 +9,19 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from vidmill.domain.clip import forbidden_characters, normalise_text
 from vidmill.domain.errors import FieldProblem, InvalidRequest
 from vidmill.domain.job import WireStatus
+from vidmill.domain.order import METADATA_KEY_MAX_CHARS, METADATA_VALUE_MAX_CHARS
 from vidmill.store.jobs import JobFilter
 
 LIMIT_DEFAULT = 20
+ORDERS = ("desc", "asc")
+TEXT_MAX_CHARS = 200
+METADATA_PREFIX = "metadata."
+METADATA_NAME = re.compile(rf'metadata\.[^"\\\x00-\x1f]{{1,{METADATA_KEY_MAX_CHARS}}}')
+"""A key with a quote or a backslash cannot be written in a path of SQLite's JSON functions."""
+
 LIMIT_MAX = 100
 WAIT_MAX_S = 30.0
 VARIANTS = ("video", "poster", "preview")
@@ -30,14 +39,15 @@ def read_query(request: Request, parsers: Mapping[str, Parser]) -> dict[str, Any
     values: dict[str, Any] = {}
     query = request.scope["query_string"].decode("latin-1")
     for name, text in parse_qsl(query, keep_blank_values=True):
-        if name not in parsers:
+        parser = parsers.get("metadata.KEY" if METADATA_NAME.fullmatch(name) else name)
+        if parser is None:
             known = ", ".join(parsers)
             wrong.append(_problem(name, "unknown_parameter", f"choose from: {known}"))
         elif name in values:
             wrong.append(_problem(name, "repeated", "give it once"))
         else:
             try:
-                values[name] = parsers[name](text)
+                values[name] = parser(text)
             except ValueError as error:
                 wrong.append(_problem(name, "not_offered", str(error)))
     if wrong:
@@ -92,8 +102,24 @@ def instant(text: str) -> float:
 
 
 def order(text: str) -> str:
-    if text != "desc":
-        raise ValueError("only desc, the newest first, is on offer")
+    if text not in ORDERS:
+        raise ValueError(f"choose one of: {', '.join(ORDERS)}")
+    return text
+
+
+def short_text(text: str) -> str:
+    """Parse what texts are compared with, in the form they are kept in."""
+    normal = normalise_text(text)
+    if not 1 <= len(normal) <= TEXT_MAX_CHARS:
+        raise ValueError(f"it must have 1 to {TEXT_MAX_CHARS} characters")
+    if bad := forbidden_characters(normal):
+        raise ValueError(f"it holds {', '.join(bad[:5])}; remove control characters")
+    return normal
+
+
+def metadata_value(text: str) -> str:
+    if len(text) > METADATA_VALUE_MAX_CHARS or forbidden_characters(text):
+        raise ValueError(f"no value has more than {METADATA_VALUE_MAX_CHARS} plain characters")
     return text
 
 
@@ -103,12 +129,20 @@ def job_filter(values: Mapping[str, Any]) -> JobFilter:
         client_reference=values.get("client_reference"),
         submitted_from=values.get("created_after"),
         submitted_before=values.get("created_before"),
+        text=values.get("q"),
+        metadata={
+            name.removeprefix(METADATA_PREFIX): value
+            for name, value in values.items()
+            if name.startswith(METADATA_PREFIX)
+        },
     )
 
 
 LIST_PARAMETERS: Mapping[str, Parser] = {
     "status": status,
-    "client_reference": str,
+    "client_reference": short_text,
+    "q": short_text,
+    "metadata.KEY": metadata_value,
     "created_after": instant,
     "created_before": instant,
     "order": order,

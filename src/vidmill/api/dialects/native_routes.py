@@ -9,6 +9,7 @@ from vidmill.api.dialects import native_query as queries
 from vidmill.api.dialects.native import Native
 from vidmill.api.dialects.native_request import GenerateBody
 from vidmill.api.dialects.native_views import PREFIX
+from vidmill.api.repeats import KEY_MAX_CHARS
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
 from vidmill.domain.job import WireStatus
@@ -34,7 +35,11 @@ def _making(native: Native) -> tuple[Route, ...]:
     accepted = Answer(
         description="Queued, and safe from any crash.",
         model=models.TaskStatus,
-        headers={**_PACE, "Location": "Where to ask how it stands."},
+        headers={
+            **_PACE,
+            "Location": "Where to ask how it stands.",
+            "Idempotency-Replayed": "`true`: the key was used before; this is the task it made.",
+        },
     )
     return (
         Route(
@@ -50,9 +55,43 @@ def _making(native: Native) -> tuple[Route, ...]:
                 errors.BodyTooLarge,
                 errors.UnsupportedMediaType,
                 errors.PermissionDenied,
+                errors.IdempotencyKeyReused,
                 errors.QueueFull,
                 errors.ServiceUnavailable,
             ),
+            parameters=(_IDEMPOTENCY_KEY,),
+        ),
+        Route(
+            method="POST",
+            path=f"{PREFIX}/tasks/{{task_id}}/retry",
+            handler=native.retry,
+            summary="Make a finished task once more, with the same seed, as a new task",
+            answers={202: accepted},
+            errors=(
+                errors.TaskNotFound,
+                errors.TaskStillLive,
+                errors.InvalidRequest,
+                errors.PermissionDenied,
+                errors.IdempotencyKeyReused,
+                errors.QueueFull,
+                errors.ServiceUnavailable,
+            ),
+            parameters=(_task_id("path"), _IDEMPOTENCY_KEY),
+        ),
+        *_ending(native),
+    )
+
+
+def _ending(native: Native) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="DELETE",
+            path=f"{PREFIX}/tasks/{{task_id}}",
+            handler=native.delete,
+            summary="Delete a task and its files for good; a waiting one is cancelled first",
+            answers={204: Answer(description="Nothing is left of it.", media_type="")},
+            errors=(errors.TaskNotFound, errors.TaskStillLive, errors.ServiceUnavailable),
+            parameters=(_task_id("path"),),
         ),
         Route(
             method="POST",
@@ -121,7 +160,7 @@ def _listing(native: Native) -> tuple[Route, ...]:
             method="GET",
             path=f"{PREFIX}/tasks",
             handler=native.tasks,
-            summary="List tasks, newest first",
+            summary="List and search tasks",
             answers={200: Answer(description="A page.", model=models.TaskPage)},
             errors=(errors.InvalidRequest, errors.InvalidCursor),
             parameters=_list_parameters(),
@@ -210,7 +249,19 @@ def _list_parameters() -> tuple[Mapping[str, Any], ...]:
         _query("client_reference", "Only those you named so.", type="string"),
         _query("created_after", "RFC 3339 or Unix seconds; inclusive.", type="string"),
         _query("created_before", "The same; exclusive.", type="string"),
-        _query("order", "Newest first.", type="string", enum=["desc"]),
+        _query(
+            "q",
+            "In the prompt or the client reference, in whatever case.",
+            type="string",
+            maxLength=queries.TEXT_MAX_CHARS,
+        ),
+        _query(
+            "metadata.KEY",
+            "Only those whose metadata has this value under KEY. Several must all match; "
+            "a KEY with a quote or a backslash cannot be asked for.",
+            type="string",
+        ),
+        _query("order", "Newest first (`desc`, the default) or last.", enum=list(queries.ORDERS)),
         _query(
             "limit",
             "Tasks per page.",
@@ -221,6 +272,15 @@ def _list_parameters() -> tuple[Mapping[str, Any], ...]:
         ),
         _query("cursor", "`next_cursor` of the page before, with the same filters.", type="string"),
     )
+
+
+_IDEMPOTENCY_KEY: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Your name for this request, 1 to 255 visible characters, bare or quoted. "
+    "Sent again within 24 hours it makes nothing new: the answer is the same task.",
+    "schema": {"type": "string", "maxLength": KEY_MAX_CHARS},
+}
 
 
 def _task_id(place: str) -> Mapping[str, Any]:

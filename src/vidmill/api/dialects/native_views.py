@@ -49,6 +49,10 @@ def status_doc(view: TaskView, url_of: UrlOf) -> dict[str, Any]:
         "queued_s": _between(job.submitted_at, job.started_at),
         "running_s": _between(job.started_at, job.finished_at),
         "client_reference": job.client_reference,
+        "prompt": job.spec.prompt,
+        "duration": job.spec.duration_s,
+        "resolution": job.spec.resolution,
+        "parent_task_id": job.parent,
         "links": links(job.public_id),
     }
 
@@ -61,6 +65,7 @@ def links(task_id: str) -> dict[str, str]:
         "status": f"{PREFIX}/status?task_id={task_id}",
         "result": f"{PREFIX}/result/{task_id}",
         "cancel": f"{task}/cancel",
+        "retry": f"{task}/retry",
         "events": f"{task}/events",
         "content": f"{task}/content",
     }
@@ -92,7 +97,6 @@ def task_doc(
         **result_doc(view, url_of, expires_at=expires_at),
         "request": request,
         "metadata": request.get("metadata", {}),
-        "prompt": job.spec.prompt,
         "negative_prompt": job.spec.negative_prompt,
         "additions": shaping.get("additions", []),
         "prompt_rules_version": shaping.get("rules_version"),

@@ -109,7 +109,8 @@ def upgrade() -> None:
     sa.Column('error_code', sa.Text(), nullable=True),
     sa.Column('error_message', sa.Text(), nullable=True),
     sa.Column('client_reference', sa.Text(), nullable=True),
-    sa.Column('parent', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
+    sa.Column('parent', sa.Text(), nullable=True),
+    sa.Column('search_text', sa.Text(), nullable=False),
     sa.CheckConstraint('est_cost_s > 0', name='jobs_cost_positive'),
     sa.CheckConstraint("state <> 'delayed' OR not_before IS NOT NULL", name='jobs_delayed_has_instant'),
     sa.CheckConstraint("state <> 'running' OR (worker IS NOT NULL AND lease_until IS NOT NULL)", name='jobs_running_has_lease'),
@@ -124,6 +125,17 @@ def upgrade() -> None:
     op.create_index('jobs_list_reference', 'jobs', ['tenant_id', 'client_reference', 'id'], unique=False, sqlite_where=sa.text('client_reference IS NOT NULL'), postgresql_where=sa.text('client_reference IS NOT NULL'))
     op.create_index('jobs_list_state', 'jobs', ['tenant_id', 'state', 'id'], unique=False)
     op.create_index('jobs_running', 'jobs', ['worker'], unique=False, sqlite_where=sa.text("state = 'running'"), postgresql_where=sa.text("state = 'running'"))
+    op.create_table('idempotency_keys',
+    sa.Column('tenant_id', sa.Integer(), nullable=False),
+    sa.Column('key', sa.Text(), nullable=False),
+    sa.Column('fingerprint', sa.Text(), nullable=False),
+    sa.Column('public_id', sa.Text(), nullable=False),
+    sa.Column('created_at', sa.Double(), nullable=False),
+    sa.ForeignKeyConstraint(['tenant_id'], ['tenants.id'], ),
+    sa.PrimaryKeyConstraint('tenant_id', 'key'),
+    sqlite_with_rowid=False
+    )
+    op.create_index('idempotency_keys_age', 'idempotency_keys', ['created_at'], unique=False)
     op.create_table('attempts',
     sa.Column('job_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('attempt', sa.Integer(), nullable=False),
