@@ -47,9 +47,9 @@ SPEC = ClipSpec(
 FILL = """
     WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :size)
     INSERT INTO jobs (public_id, tenant_id, pool, lane, state, max_attempts, spec, request,
-                      est_cost_s, submitted_at)
+                      est_cost_s, submitted_at, search_text)
     SELECT printf('t2v_%032x', i), 1 + i % :tenants, 'main', i % 3, 'queued', 4, :spec, '{}', 10.0,
-           1800000000.0 + i * 0.001
+           1800000000.0 + i * 0.001, 'a red ball'
       FROM n"""
 
 

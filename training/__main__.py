@@ -9,6 +9,7 @@ from typing import Any
 from training.evaluate import GUIDANCE_HIGH, GUIDANCE_LOW, NUM_STEPS, Sampling, evaluate
 from training.export import export_folder, load_pipeline
 from training.finished_clips import caption_rows, score_manifest
+from training.public_path import score_public_path
 from training.stages import REPORT_LENGTHS, assemble, train_all
 from training.workers import prepare_process
 
@@ -40,6 +41,10 @@ def _captions(arguments: argparse.Namespace) -> None:
 
 def _score_clips(arguments: argparse.Namespace) -> None:
     _print_json(score_manifest(arguments.manifest))
+
+
+def _score_public(arguments: argparse.Namespace) -> None:
+    _print_json(score_public_path(arguments.count, arguments.folder))
 
 
 def _print_json(report: dict[str, Any]) -> None:
@@ -78,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("score-clips", help="score finished MP4 files; prints JSON")
     command.add_argument("--manifest", type=Path, required=True)
     command.set_defaults(call=_score_clips)
+
+    command = commands.add_parser("score-public", help="score clips made by a running vidmill up")
+    command.add_argument("--count", type=int, default=200)
+    command.add_argument("--folder", type=Path, required=True, help="where the clips are left")
+    command.set_defaults(call=_score_public)
     return parser
 
 

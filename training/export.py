@@ -1,6 +1,7 @@
 """Writes the finished parts as one ordinary fp16 diffusers folder."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +54,8 @@ def export_folder(pipeline: Any, folder: Path) -> None:
     # transformers 5 writes a class name that older versions do not know.
     text = index.read_text("utf-8").replace("TokenizersBackend", "PreTrainedTokenizerFast")
     index.write_text(text, "utf-8")
+    for config in partial.glob("*/config.json"):
+        _forget_origin(config)
     size = folder_bytes(partial)
     if size > MAX_FOLDER_BYTES:
         raise ValueError(f"{partial} has {size} bytes, more than {MAX_FOLDER_BYTES}")
@@ -62,8 +65,15 @@ def export_folder(pipeline: Any, folder: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def _forget_origin(config: Path) -> None:
+    """Diffusers notes the path that a part was loaded from; it means nothing elsewhere."""
+    fields = json.loads(config.read_text("utf-8"))
+    fields.pop("_name_or_path", None)
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
 def load_pipeline(folder: Path) -> Any:
     """The exported folder in float32, the type it runs in on a CPU."""
-    pipeline = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = WanPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

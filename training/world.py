@@ -37,7 +37,7 @@ STAR_INNER: Final = 0.62
 CROSSING: Final = 0.8
 """Share of the free width that an object crosses: at most 3.2 pixels per frame."""
 FRAMES_PER_BOUNCE: Final = 12
-"""Keeps a bouncing object below 3.5 pixels per frame: faster ones smear within a codec cell."""
+"""Keeps a bouncing object below 3.6 pixels per frame: faster ones smear within a codec cell."""
 
 
 @dataclass(frozen=True)

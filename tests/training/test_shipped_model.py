@@ -28,6 +28,12 @@ def test_the_index_names_classes_that_old_and_new_libraries_know() -> None:
     assert index["tokenizer"] == ["transformers", "PreTrainedTokenizerFast"]
 
 
+def test_no_configuration_names_the_machine_it_was_made_on() -> None:
+    configs = [json.loads(path.read_text("utf-8")) for path in FOLDER.glob("*/config.json")]
+    assert len(configs) == 4
+    assert not any("_name_or_path" in config for config in configs)
+
+
 def test_all_weights_are_half_precision() -> None:
     for path in FOLDER.rglob("*.safetensors"):
         with safe_open(path, "pt") as tensors:
