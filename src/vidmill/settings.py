@@ -85,7 +85,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Wait for a cancelled run before killing it."
     )
     drain_s: float = Field(600.0, ge=0, description="Ctrl-C waits this long for the running clip.")
-    progress_interval_s: float = Field(0.5, ge=0, description="Least time between progress events.")
+    progress_interval_s: float = Field(
+        0.5, ge=0, description="Least time between a phase's events."
+    )
     finish_backlog: int = Field(2, ge=1, description="Rendered clips that may wait for finishing.")
 
     # Output

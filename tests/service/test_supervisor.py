@@ -226,6 +226,20 @@ def test_watchers_see_progress_of_one_attempt_only_grow(bench: Bench, worker: Wo
     assert {event["attempt"] for event in seen} == {1}
 
 
+def test_watchers_hear_of_each_phase_however_seldom_of_its_steps(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with open_bench(tmp_path, progress_interval_s=60.0) as bench:
+        worker = Worker(bench, ENGINE)
+        worker.wait_state("ready")
+        bench.bus.latest("any")  # from here on this process listens
+        job = bench.submit()
+        stop = bench.bus.subscribe(job.public_id, lambda event: seen.append(event["phase"]))
+        bench.wait_over(job)
+        stop()
+        assert worker.stop() == 0
+    assert {"denoising", "decoding", "finishing", "storing"} <= set(seen)
+
+
 def test_stolen_lease_is_a_zombie_that_stops_and_says_nothing(bench: Bench, worker: Worker) -> None:
     job = bench.wait_denoising(bench.submit(small_spec(steps=500)))
     thief = bench.db.write(lambda uow: jobs.release_dead(uow, live=()))

@@ -277,9 +277,12 @@ class Flows:
         yield from _report(watch)
 
     def _is_stream_worth_while(self, watch: _Watch) -> bool:
-        """A stream tells of steps; the place in the queue is news only to who asks."""
-        is_running = watch.task.status != "queued"
-        return watch.has_stream and is_running and self._left_s(watch) > STREAM_FROM_S
+        """A stream tells of steps; the place in the queue is news only to who asks.
+
+        Who is next needs no news of his place, and a short clip is done before the next look.
+        """
+        is_near = watch.task.status != "queued" or watch.task.queue_position == 0
+        return watch.has_stream and is_near and self._left_s(watch) > STREAM_FROM_S
 
     def _left_s(self, watch: _Watch) -> float:
         return float("inf") if watch.deadline_s is None else watch.deadline_s - self.clock()

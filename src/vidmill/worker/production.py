@@ -323,10 +323,13 @@ class Production:
         self._reports.over(run, outcome)
 
     def _tell(self, run: Run) -> None:
-        """Publish where *run* stands, now or when the interval since the last time is over."""
-        run.is_news_due = run.news is not None
+        """Publish where *run* stands: a new phase now, a step when the interval is over."""
+        run.is_news_due = run.news is not None and run.phase is run.told
+        if run.is_news_due:
+            return
+        run.told = run.phase
+        self._bus.publish(run.job.public_id, run.event())
         if run.news is None:
-            self._bus.publish(run.job.public_id, run.event())
             run.news = self._loop.after(
                 self._rules.progress_interval_s, lambda: self._tell_again(run)
             )

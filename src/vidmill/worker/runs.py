@@ -38,6 +38,7 @@ class Run:
         number: Counts within this supervisor; what children know it by.
         verdict: Why it was asked to stop; decides what becomes of the job once it has.
         is_lost: The lease is gone, so the job is somebody else's: finish quietly, write nothing.
+        told: The phase that watchers heard of last.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Run:
     timers: list[Timer] = field(default_factory=list)
     news: Timer | None = None
     is_news_due: bool = False
+    told: Phase | None = None
 
     @property
     def key(self) -> tuple[int, int]:

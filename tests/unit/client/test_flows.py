@@ -216,6 +216,13 @@ class TestWaiting:
         assert script.slept == [1, 4]
         assert [t.queue_position for t in script.reported] == [None, 1, 1, 1]
 
+    def test_follows_the_stream_at_once_when_it_is_next(self) -> None:
+        events = [event(1, task("processing", progress=0.5)), event(2, task("completed"))]
+        script = Script([[STREAM, *events], ok(task("completed", result={}))])
+        script.run(script.flows().wait(Task(**task(queue_position=0)), timeout_s=None))
+        assert script.slept == []
+        assert [t.progress for t in script.reported] == [0.0, 0.5, 0.5]
+
     def test_polls_where_there_is_no_stream(self) -> None:
         script = Script([[no(404)], ok(task("processing")), ok(task("completed", result={}))])
         script.run(script.flows(poll_s=3).wait(RUNNING, timeout_s=None))
