@@ -148,7 +148,7 @@ def test_next_clip_is_rendered_while_others_wait_for_the_finisher_up_to_the_back
     assert {bench.wait_over(job).state for job in submitted} == {JobState.SUCCEEDED}
 
 
-def test_running_job_stops_within_a_step_of_its_cancel(bench: Bench, worker: Worker) -> None:
+def test_running_job_stops_at_its_cancel_not_at_its_end(bench: Bench, worker: Worker) -> None:
     job = bench.wait_denoising(bench.submit(small_spec(steps=500)))
     began = time.monotonic()
     bench.cancel(job)

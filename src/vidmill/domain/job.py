@@ -191,7 +191,3 @@ def decide(
     if error.is_retryable and attempt < max_attempts:
         return Decision(state=JobState.DELAYED, delay_s=policy.delay_s(attempt, jitter))
     return Decision(state=JobState.FAILED)
-
-
-def can_move(old: JobState, new: JobState) -> bool:
-    return new in TRANSITIONS[old]
