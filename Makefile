@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test run check docs bench train-tiny clean
+.PHONY: help setup demo test run check docs bench faults train-tiny clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ docs: $(READY)  ## write the generated reference pages
 
 bench: $(READY)  ## measure, and print what was measured (docs/benchmarks.md keeps a record)
 	$(BIN)/python -m bench
+
+faults: $(READY)  ## break everything on purpose, about 12 minutes; prints the table of docs/reliability.md
+	$(BIN)/python -m tests.faults --report out/reliability.md $(ARGS)
 
 train-tiny: $(READY)  ## train the tiny model from nothing, about 150 minutes on two cores; resumable
 	$(BIN)/python -m training all --run-dir out/train --minutes 150

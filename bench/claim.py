@@ -1,6 +1,7 @@
-"""What a claim costs as the queue grows: `python -m bench.claim [--json FILE]`.
+"""What a claim costs as the queue grows: `python -m bench.claim [--database URL] [--json FILE]`.
 
-Four databases (WAL, synchronous FULL) hold 1 k to 1 M queued jobs of 50 tenants in three lanes.
+Four databases hold 1 k to 1 M queued jobs of 50 tenants in three lanes: SQLite files (WAL,
+synchronous FULL), or databases made on a PostgreSQL server and dropped at the end.
 Claims go round them in turn, so that a busy neighbour hurts all alike; each claimed job is given
 back, untimed, so that the queues keep their length. Told twice: the whole transaction with its
 commit, and the claim inside it.
@@ -11,65 +12,20 @@ import json
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from vidmill.domain.clip import ClipSpec, Resolution, Size
+from bench.stock import stocked
 from vidmill.domain.job import Job
-from vidmill.store import accounts, jobs, migrate, sqlite
-from vidmill.store.session import Database, UnitOfWork, open_database
+from vidmill.store import jobs
+from vidmill.store.session import Database, UnitOfWork
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 ROUNDS = 150
 WARM_UP = 10
-NUM_TENANTS = 50
 TARGET_RATIO = 2.0
-
-SPEC = ClipSpec(
-    prompt="a red ball bouncing on a blue background",
-    negative_prompt="",
-    profile="tiny",
-    resolution=Resolution.P480,
-    size=Size(832, 480),
-    native=Size(80, 48),
-    duration_s=3.0,
-    fps=24,
-    native_fps=4,
-    num_frames=13,
-    steps=12,
-    guidance_scale=3.0,
-    guidance_scale_2=2.0,
-    flow_shift=3.0,
-    seed=7,
-)
-
-FILL = """
-    WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :size)
-    INSERT INTO jobs (public_id, tenant_id, pool, lane, state, max_attempts, spec, request,
-                      est_cost_s, submitted_at, search_text)
-    SELECT printf('t2v_%032x', i), 1 + i % :tenants, 'main', i % 3, 'queued', 4, :spec, '{}', 10.0,
-           1800000000.0 + i * 0.001, 'a red ball'
-      FROM n"""
-
-
-def filled(path: Path, size: int) -> Database:
-    """Return a database with *size* queued jobs, inserted through the triggers."""
-    url = f"sqlite:///{path}"
-    migrate.upgrade(url)
-    db = open_database(url)
-    caps = {"cap_running": ROUNDS * 2, "cap_queued": max(SIZES)}
-    db.write(
-        lambda uow: [accounts.ensure_tenant(uow, f"tenant-{n}", **caps) for n in range(NUM_TENANTS)]
-    )
-    engine = sqlite.make_engine(url)
-    with sqlite.connect(engine) as conn:  # by a connection of its own, which need not be durable
-        conn.exec_driver_sql("PRAGMA synchronous=OFF")
-        conn.exec_driver_sql("PRAGMA cache_size=-262144")
-        values = {"size": size, "tenants": NUM_TENANTS, "spec": json.dumps(SPEC.to_json())}
-        conn.exec_driver_sql(FILL, values)
-        conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    return db
+TARGET_P99_MS = 10.0
 
 
 def timed_claim(db: Database) -> tuple[float, float]:
@@ -78,7 +34,7 @@ def timed_claim(db: Database) -> tuple[float, float]:
 
     def claim(uow: UnitOfWork) -> Job | None:
         began = time.perf_counter()
-        job = jobs.claim(uow, pool="main", worker="bench", lease_s=30.0)
+        job = jobs.claim(uow, pool="main", worker="bench", profile="tiny", lease_s=30.0)
         inside.append(time.perf_counter() - began)
         return job
 
@@ -98,7 +54,7 @@ def percentile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(server: str | None) -> list[dict[str, Any]]:
     """Return one line per size; ratios are to the smallest."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidmill-bench-")))
@@ -106,7 +62,7 @@ def measure() -> list[dict[str, Any]]:
         fill_s: dict[int, float] = {}
         for size in SIZES:
             began = time.perf_counter()
-            dbs[size] = stack.enter_context(closing(filled(folder / f"{size}.db", size)))
+            dbs[size] = stack.enter_context(stocked(server, folder, size))
             fill_s[size] = time.perf_counter() - began
         taken: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
         for _ in range(WARM_UP + ROUNDS):
@@ -127,9 +83,10 @@ def measure() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--database", help="a PostgreSQL server's URL; SQLite if left out")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
-    lines = measure()
+    lines = measure(given.database)
     print("  queued   transaction p50   p99 ms   claim p50   p99 ms   ratio to 1k   fill s")
     for line in lines:
         print(
@@ -138,7 +95,9 @@ def main() -> None:
             f" {line['claim_p99_ms']:8.2f} {line['ratio']:13.2f} {line['fill_s']:8.1f}"
         )
     worst = max(line["ratio"] for line in lines)
-    print(f"worst ratio {worst:.2f} (target <= {TARGET_RATIO:.1f})")
+    worst, p99_ms = (max(line[name] for line in lines) for name in ("ratio", "claim_p99_ms"))
+    print(f"worst ratio {worst:.2f} (target <= {TARGET_RATIO:.1f})", end=", ")
+    print(f"worst p99 {p99_ms:.1f} ms (target <= {TARGET_P99_MS:.0f})")
     if given.json:
         given.json.write_text(json.dumps(lines, indent=1))
 

@@ -1,8 +1,9 @@
-"""Submit and status throughput of the embedded API beside a floor and a ceiling.
+"""Submit and status throughput of the API beside a floor and a ceiling.
 
-`python -m bench.server`: one run, one machine, same client and number of connections for all. They
-take turns, and ratios are medians over the rounds, since a lone absolute number says more about the
-machine than about the program.
+`python -m bench.server`: the API on SQLite, and with `--postgres URL` on a database of its own
+there too, with Redis as broker. One run, one machine, same client and number of connections for
+all. They take turns, and ratios are medians over the rounds, since a lone absolute number says more
+about the machine than about the program.
 """
 
 import argparse
@@ -20,13 +21,23 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "bench" / "reference"
 AUTHORIZATION = {"Authorization": "Bearer vm_bench"}
-CLIP = {"prompt": "a red ball bounces on a blue floor", "resolution": "480p", "duration": 3.0}
-BODY = json.dumps(CLIP)
+CLIPS = [
+    {
+        "prompt": f"a red ball bounces on a blue floor {number}",
+        "resolution": "480p",
+        "duration": 3.0,
+    }
+    for number in range(20_000)
+]
+"""Different ones: identical ones would be answered as one."""
 Round = dict[tuple[str, str], dict[str, Any]]
 TARGETS = ("vidmill", "naive", "bare")
+SHARED = "vidmill_pg"
 
 
 def free_port() -> int:
@@ -64,8 +75,8 @@ def _answers(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def start_all(stack: ExitStack) -> dict[str, int]:
-    """Start the three servers and Redis; return their ports by name."""
+def start_all(stack: ExitStack, given: argparse.Namespace) -> dict[str, int]:
+    """Start the servers and Redis; return their ports by name."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidmill-bench-")))
     ports = {name: free_port() for name in (*TARGETS, "redis")}
     redis = shutil.which("redis-server")
@@ -80,7 +91,27 @@ def start_all(stack: ExitStack) -> dict[str, int]:
         stack.enter_context(running(command, ports[name], REDIS_URL=url))
     command = [sys.executable, str(REFERENCE / "vidmill_api.py"), str(folder / "data")]
     stack.enter_context(running([*command, str(ports["vidmill"])], ports["vidmill"]))
+    if given.postgres:
+        ports[SHARED] = free_port()
+        database = stack.enter_context(database_on(given.postgres))
+        broker = f"redis://127.0.0.1:{ports['redis']}/1"
+        command = [sys.executable, str(REFERENCE / "vidmill_api.py"), str(folder / "shared")]
+        command += [str(ports[SHARED]), database, broker]
+        stack.enter_context(running(command, ports[SHARED]))
     return ports
+
+
+@contextmanager
+def database_on(server: str) -> Iterator[str]:
+    """Make an empty database on the PostgreSQL at *server* until the block ends."""
+    name = f"vidmill_bench_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name}")
+    try:
+        yield f"{server.rpartition('/')[0]}/{name}"
+    finally:
+        with psycopg.connect(server, autocommit=True) as conn:
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def measure(port: int, connections: int, seconds: float, requests: list[Any]) -> dict[str, Any]:
@@ -104,7 +135,7 @@ def run_round(ports: dict[str, int], order: list[str], given: argparse.Namespace
     """Measure each target once, in *order*; return reports by (operation, target)."""
     found: Round = {}
     for name in order:
-        submit = [["POST", "/v1/t2v/generate", AUTHORIZATION, BODY]]
+        submit = [["POST", "/v1/t2v/generate", AUTHORIZATION, json.dumps(clip)] for clip in CLIPS]
         report = measure(ports[name], given.connections, given.seconds, submit)
         ids = [json.loads(body)["task_id"] for body in report["bodies"]]
         found["submit", name] = report
@@ -113,11 +144,16 @@ def run_round(ports: dict[str, int], order: list[str], given: argparse.Namespace
     return found
 
 
+def rotated(names: list[str], turn: int) -> list[str]:
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
+
+
 def summarise(rounds: list[Round]) -> list[dict[str, Any]]:
     """Return medians over the rounds, and ratios to the floor, by operation and target."""
     lines = []
     for operation in ("submit", "status"):
-        for name in TARGETS:
+        for name in (name for operation_, name in rounds[0] if operation_ == operation):
             reports = [found[operation, name] for found in rounds]
             floors = [found[operation, "naive"]["per_s"] for found in rounds]
             pairs = zip(reports, floors, strict=True)
@@ -134,14 +170,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--postgres", default="", help="URL of a server, its database included.")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with ExitStack() as stack:
-        ports = start_all(stack)
-        rounds = [
-            run_round(ports, [*TARGETS[turn % 3 :], *TARGETS[: turn % 3]], given)
-            for turn in range(given.rounds)
-        ]
+        ports = start_all(stack, given)
+        names = [name for name in ports if name != "redis"]
+        rounds = [run_round(ports, rotated(names, turn), given) for turn in range(given.rounds)]
     lines = summarise(rounds)
     if given.json:
         print(json.dumps(lines, indent=1))

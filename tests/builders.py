@@ -1,15 +1,14 @@
 """Values and databases for tests, whole and valid, of which a test states only what it is about."""
 
-import functools
 import itertools
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.databases import empty_database
 from vidmill.domain.clip import Asset, ClipResult, ClipSpec, Resolution, Size
 from vidmill.domain.ids import task_id
 from vidmill.domain.job import Job
-from vidmill.store import accounts, jobs, migrate
+from vidmill.store import accounts, jobs
 from vidmill.store.session import Database, open_database
 
 START = 1_800_000_000.0
@@ -54,8 +53,12 @@ def make_spec(**changes: Any) -> ClipSpec:
 
 
 def make_new_job(**changes: Any) -> jobs.NewJob:
-    """Return a job of tenant 1 in pool `main`, with a public id of its own."""
+    """Return a job of tenant 1 in pool `main`, with a public id of its own.
+
+    Its user is the tenant's `default`, whose number `make_database` lets be the tenant's.
+    """
     values: dict[str, Any] = {
+        "user_id": changes.get("tenant_id", 1),
         "public_id": task_id(int(START * 1000), next(_numbers)),
         "tenant_id": 1,
         "pool": "main",
@@ -94,22 +97,14 @@ def make_result(**changes: Any) -> ClipResult:
 def make_database(
     tmp_path: Path, clock: FakeClock | None = None, *, tenant_count: int = 1
 ) -> Database:
-    """Return a migrated SQLite file with tenants 1..*tenant_count*, which the caller closes."""
-    path = tmp_path / "vidmill.db"
-    path.write_bytes(_migrated_bytes())
-    db = open_database(f"sqlite:///{path}", clock=clock)
+    """Return a migrated database with tenants 1..*tenant_count*, which the caller closes.
+
+    Its kind is the test's (see `tests.databases`); a SQLite file is *tmp_path*'s `vidmill.db`.
+    """
+    db = open_database(empty_database(tmp_path), clock=clock)
     names = ["default", *(f"tenant-{number}" for number in range(2, tenant_count + 1))]
     db.write(lambda uow: [accounts.ensure_tenant(uow, name) for name in names])
     return db
-
-
-@functools.cache
-def _migrated_bytes() -> bytes:
-    """Return a file with the newest schema; made once, as migrating takes half a second."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "empty.db"
-        migrate.upgrade(f"sqlite:///{path}")
-        return path.read_bytes()
 
 
 def make_job(db: Database, **changes: Any) -> Job:

@@ -1,9 +1,9 @@
 """Ports that keep what they are told, for tests of whoever does the telling."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vidmill.domain.ports import CancelRequest, Inbox
+from vidmill.domain.ports import CancelRequest, Inbox, TicketInbox
 
 
 class RecordingBus:
@@ -43,7 +43,7 @@ class RecordingTickets:
     def publish(self, pool: str) -> None:
         self.pools.append(pool)
 
-    def listen(self, pool: str, worker: str) -> Inbox[str]:
+    def listen(self, pools: Sequence[str], worker: str) -> TicketInbox:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
 from tests.builders import make_result
 from tests.desks import Bench
+from vidmill.api.serving import make_server
 from vidmill.domain.clip import Asset
 from vidmill.domain.job import Job
 from vidmill.store import jobs
@@ -32,10 +31,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        config = uvicorn.Config(
-            self.bench.api, port=self.port, log_config=None, timeout_graceful_shutdown=1
-        )
-        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn = make_server(self.bench.app, port=self.port, timeout_graceful_shutdown=1)
         self._thread = threading.Thread(target=self._uvicorn.run)
         self._thread.start()
         until(lambda: self._uvicorn.started)
@@ -78,7 +74,9 @@ def claim_when_queued(bench: Bench) -> Job:
     found: list[Job] = []
 
     def look() -> bool:
-        job = bench.app.db.write(lambda uow: jobs.claim(uow, pool=pool, worker="w1", lease_s=30.0))
+        job = bench.app.db.write(
+            lambda uow: jobs.claim(uow, pool=pool, worker="w1", profile="tiny", lease_s=30.0)
+        )
         found.extend([job] if job else [])
         return bool(found)
 

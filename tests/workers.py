@@ -45,6 +45,8 @@ QUICK: dict[str, Any] = {
     "interpolation": "blend",
     "torch_threads": 1,
     "log_format": "json",
+    "breaker_failures": 1000,
+    "worker_failures": 1000,
 }
 """Settings under which what takes minutes in production takes parts of a second."""
 
@@ -70,7 +72,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.tickets = open_tickets(self.settings.effective_queue_url)
-        self.bus = open_bus(self.settings.effective_queue_url)
+        self.bus = open_bus(self.settings.effective_events_url)
 
     def submit(self, spec: ClipSpec | None = None, **changes: Any) -> Job:
         """Queue a job as the API does, ticket included."""
@@ -90,11 +92,11 @@ class Bench:
 
     def cancel(self, job: Job, *, is_told: bool = True) -> Job:
         """Cancel as the API does; *is_told*: the bus carries it too."""
-        found = self.db.write(lambda uow: jobs.request_cancel(uow, job.public_id, job.tenant_id))
-        assert found is not None
+        done = self.db.write(lambda uow: jobs.request_cancel(uow, job.public_id, job.tenant_id))
+        assert done is not None
         if is_told:
-            self.bus.cancel(found.public_id, found.attempt)
-        return found
+            self.bus.cancel(done.job.public_id, done.job.attempt)
+        return done.job
 
     def look(self, job: Job) -> Job:
         found = self.db.read(lambda conn: jobs.get_by_id(conn, job.id))
@@ -142,7 +144,7 @@ class Bench:
 @contextmanager
 def open_bench(folder: Path, **changes: Any) -> Iterator[Bench]:
     settings = Settings(**{**QUICK, "data_dir": folder, "port": 0, **changes})
-    settings.run_dir.mkdir(parents=True)
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
     migrate.upgrade(settings.effective_database_url)
     db = open_database(settings.effective_database_url)
     db.write(lambda uow: accounts.ensure_tenant(uow, "default"))

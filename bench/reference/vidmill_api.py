@@ -1,13 +1,15 @@
-"""Vidmill's embedded API alone, as `vidmill up` runs it: SQLite (WAL, synchronous FULL), keys."""
+"""Vidmill's API alone, with keys.
+
+On SQLite (WAL, synchronous FULL) as `vidmill up` runs it, or, given the URLs of a database and a
+broker, as `vidmill serve` does.
+"""
 
 import asyncio
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from vidmill import wiring
-from vidmill.api.app import create_app
+from vidmill.api.serving import make_server
 from vidmill.services.access import hash_key
 from vidmill.settings import Settings
 from vidmill.store import accounts, migrate
@@ -17,20 +19,28 @@ from vidmill.telemetry import configure_logging
 KEY = "vm_bench"
 
 
-def main(folder: str, port: str) -> None:
-    settings = Settings.model_validate({"data_dir": Path(folder), "profile": "tiny"})
+def main(folder: str, port: str, database_url: str = "", broker_url: str = "") -> None:
+    settings = Settings.model_validate(
+        {
+            "data_dir": Path(folder),
+            "profile": "tiny",
+            "database_url": database_url,
+            "broker_url": broker_url,
+            "queue_total_max": 10**9,
+        }
+    )
     configure_logging(settings.log_level, settings.log_format)
     settings.data_dir.mkdir(parents=True)
     migrate.upgrade(settings.effective_database_url)
     app = wiring.build(settings)
 
     def prepare(uow: UnitOfWork) -> None:
-        tenant = accounts.ensure_tenant(uow, "default", cap_queued=10**9)
+        accounts.save_plan(uow, accounts.Plan(name="default", cap_queued=10**9))
+        tenant = accounts.ensure_tenant(uow, "default")
         accounts.create_key(uow, tenant.id, "bench", hash_key(KEY))
 
     app.db.write(prepare)
-    config = uvicorn.Config(create_app(app), port=int(port), log_level="warning", access_log=False)
-    asyncio.run(uvicorn.Server(config).serve())
+    asyncio.run(make_server(app, port=int(port), log_level="warning").serve())
 
 
 if __name__ == "__main__":

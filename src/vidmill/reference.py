@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from vidmill.api.metrics import CATALOGUE
 from vidmill.api.reference import api_page, errors_page, openapi_document
 from vidmill.settings import Settings, default_data_dir
 
@@ -38,9 +39,32 @@ def _shown(value: object) -> str:
     return f"`{text}`" if text.strip("*") else "empty"
 
 
+def metrics_page() -> str:
+    """Return docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "`GET /metrics` answers in the text format of Prometheus: to this machine alone, or, where",
+        "`VIDMILL_METRICS_TOKEN` is set, to whoever sends `Authorization: Bearer <token>`.",
+        "Each process of the API counts its own requests. Queues, workers and breakers are read",
+        "from the database at each scrape, so every process says the same of them: take one, or",
+        "their maximum. No label holds an id, a tenant or a prompt.",
+        "",
+        "| metric | kind | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for entry in CATALOGUE:
+        labels = ", ".join(f"`{name}`" for name in entry.labels)
+        lines.append(f"| `{entry.name}` | {entry.kind} | {labels} | {entry.meaning} |")
+    return "\n".join(
+        [*lines, "", "Beside these, `process_*` says what the process itself uses.", ""]
+    )
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
+    "metrics.md": metrics_page,
     "api.md": api_page,
     "openapi.json": openapi_document,
 }

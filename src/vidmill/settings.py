@@ -9,6 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vidmill.domain.clip import Resolution
 
+EVENT_SCHEMES = frozenset({"redis", "rediss", "postgresql"})
+"""Brokers and databases that also carry events."""
+
 
 def default_data_dir() -> Path:
     """Return `$XDG_DATA_HOME/vidmill` (XDG Base Directory Specification); the SDK looks there."""
@@ -24,7 +27,22 @@ class Settings(BaseSettings):
     # Where things are
     data_dir: Path = Field(default_factory=default_data_dir, description="Database, files, keys.")
     database_url: str = Field(
-        "", description="SQLAlchemy URL; empty = SQLite in the data folder (WAL, synchronous FULL)."
+        "",
+        description="`postgresql://user@host/name`, or a SQLite URL; empty = SQLite in the data"
+        " folder (WAL, synchronous FULL).",
+    )
+    database_connections: int = Field(
+        10, ge=2, description="PostgreSQL connections that one process may hold."
+    )
+    broker_url: str = Field(
+        "",
+        description="Celery broker that wakes workers: `redis://`, `amqp://` or"
+        " `confluentkafka://`; empty = sockets in the data folder.",
+    )
+    events_url: str = Field(
+        "",
+        description="Where events travel: `redis://`, `postgresql://` or `local://`; empty = the"
+        " broker if it is Redis, else the database if it is PostgreSQL, else the data folder.",
     )
     storage_url: str = Field("", description="obstore URL for files; empty = the data folder.")
     host: str = Field("127.0.0.1", description="Address the API listens on.")
@@ -55,13 +73,36 @@ class Settings(BaseSettings):
     )
     default_frame_rate: int = Field(24, description="Frame rate where the request names none.")
     body_max_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body.")
-    queue_max: int = Field(10_000, ge=1, description="Queued tasks a tenant may have; beyond: 429.")
-    vip_tenants: tuple[str, ...] = Field(
-        ("default",), description="Tenants that may ask for priority `high`."
+    queue_max: int = Field(
+        10_000, ge=1, description="Queued tasks a tenant of the plan `default` may have; then 429."
     )
+    queue_total_max: int = Field(
+        100_000, ge=1, description="Queued tasks of all tenants together; beyond: 429."
+    )
+    requests_max: int = Field(
+        2000, ge=1, description="Requests one process works on at once; beyond: 503."
+    )
+    watchers_max: int = Field(
+        5000, ge=1, description="Event streams one process keeps open; beyond: 503."
+    )
+    cache_ttl_s: float = Field(
+        604_800.0, ge=0, description="How long a clip answers identical requests; 0 = never."
+    )
+    price_480p_credits_per_s: int = Field(
+        10, ge=0, description="Price of a delivered second at 480p, credits."
+    )
+    price_720p_credits_per_s: int = Field(25, ge=0, description="The same at 720p.")
 
     # Queue
-    pool: str = Field("default", description="Which queue this worker serves and the API fills.")
+    pool: str = Field(
+        "default", description="Pool this worker serves, and that of plans which name none."
+    )
+    worker_class: str = Field(
+        "", description="Class of this worker, whose routes name its pools; empty = only its pool."
+    )
+    batch_age_s: float = Field(
+        1800.0, gt=0, description="A batch task that waited so long takes turns with standard ones."
+    )
     lease_s: float = Field(30.0, gt=0, description="A worker silent for longer has lost its jobs.")
     heartbeat_s: float = Field(5.0, gt=0, description="How often a worker renews its leases.")
     poll_s: float = Field(2.0, gt=0, description="Idle worker's poll, the bound on a lost ticket.")
@@ -72,6 +113,22 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(10.0, ge=0, description="First retry delay; doubles each time.")
     retry_cap_s: float = Field(600.0, ge=0, description="Longest retry delay.")
     max_attempts: int = Field(4, ge=1, description="One run and the retries after it.")
+    crash_max: int = Field(
+        3, ge=1, description="A task that ended its render process so often is failed."
+    )
+    breaker_failures: int = Field(
+        5, ge=1, description="Different tasks in a row the engine fails before a pool is rested."
+    )
+    breaker_rest_s: float = Field(
+        30.0, gt=0, description="First rest of a pool before one task is tried; doubles each time."
+    )
+    breaker_rest_cap_s: float = Field(600.0, gt=0, description="Longest rest of a pool.")
+    worker_failures: int = Field(
+        3,
+        ge=1,
+        description="Different tasks in a row the engine fails on one worker before the worker"
+        " loads its model anew; failing again, it takes itself out.",
+    )
     load_limit_s: float = Field(
         1800.0,
         gt=0,
@@ -102,7 +159,10 @@ class Settings(BaseSettings):
     )
     link_ttl_s: int = Field(3600, ge=10, description="Life of a signed file link, seconds.")
 
-    # Logs
+    # Logs and metrics
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token of `/metrics`; empty = answered on loopback only."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Log level."
     )
@@ -142,4 +202,10 @@ class Settings(BaseSettings):
 
     @property
     def effective_queue_url(self) -> str:
-        return f"local://{self.run_dir}"
+        return self.broker_url or f"local://{self.run_dir}"
+
+    @property
+    def effective_events_url(self) -> str:
+        candidates = (self.broker_url, self.effective_database_url)
+        shared = (u for u in candidates if u.partition(":")[0] in EVENT_SCHEMES)
+        return self.events_url or next(shared, f"local://{self.run_dir}")

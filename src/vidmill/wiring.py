@@ -14,7 +14,15 @@ from vidmill.profiles import load_profile
 from vidmill.queueing import open_bus, open_tickets
 from vidmill.settings import Settings
 from vidmill.storage import open_blobs
+from vidmill.store import migrate
 from vidmill.store.session import Database, open_database
+
+CALLS_A_LEASE = 3
+"""A worker must hear that its database is silent while some of its lease is left."""
+
+
+class CannotStart(Exception):
+    """Something the person who starts it can mend; the message says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +53,40 @@ class App:
 def build(settings: Settings) -> App:
     """Open everything that *settings* name. The database must have been migrated."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.run_dir.mkdir(exist_ok=True, mode=0o700)
     return App(
         settings=settings,
-        db=open_database(settings.effective_database_url),
+        db=open_database(
+            settings.effective_database_url,
+            connections=settings.database_connections,
+            patience_s=settings.lease_s / CALLS_A_LEASE,
+        ),
         blobs=open_blobs(settings.effective_storage_url),
-        bus=open_bus(settings.effective_queue_url),
+        bus=open_bus(settings.effective_events_url),
         tickets=open_tickets(settings.effective_queue_url),
         profile=load_profile(settings.profile),
         signing_secret=signing_secret(settings),
+    )
+
+
+def check_schema(settings: Settings) -> None:
+    """See that the database is there and at this program's schema.
+
+    Raises:
+        CannotStart: It is at another one; the message says what to do.
+        ServiceUnavailable: It cannot be asked now.
+    """
+    found, wanted = migrate.current(settings.effective_database_url), migrate.head()
+    if found == wanted:
+        return
+    if found is not None and found > wanted:  # revisions are numbered
+        raise CannotStart(
+            f"the database is at schema {found}, newer than this program's {wanted}: run the newer"
+            " release of Vidmill"
+        )
+    state = "empty" if found is None else f"at schema {found}"
+    raise CannotStart(
+        f"the database is {state}, and this program needs schema {wanted}: run `vidmill migrate`"
     )
 
 

@@ -2,32 +2,48 @@
 
 import pytest
 
+from vidmill.domain.job import Lane
 from vidmill.services.access import find_caller, hash_key
 from vidmill.store import accounts
 from vidmill.store.session import Database
 
 
-def test_a_key_leads_to_its_tenant(db: Database) -> None:
-    db.write(lambda uow: accounts.create_key(uow, 2, "laptop", hash_key("k")))
+def test_a_key_leads_to_its_tenant_and_user(db: Database) -> None:
+    user = db.write(lambda uow: accounts.ensure_user(uow, 2, "anna"))
+    db.write(lambda uow: accounts.create_key(uow, 2, "laptop", hash_key("k"), user_id=user.id))
 
-    caller = find_caller(db, hash_key("k"), vip_tenants=())
+    caller = find_caller(db, hash_key("k"))
 
     assert caller is not None
-    assert (caller.tenant_id, caller.tenant, caller.is_vip) == (2, "tenant-2", False)
+    assert (caller.tenant_id, caller.tenant) == (2, "tenant-2")
+    assert (caller.user_id, caller.user) == (user.id, "anna")
+
+
+def test_a_key_without_a_user_is_the_default_users(db: Database) -> None:
+    db.write(lambda uow: accounts.create_key(uow, 2, "laptop", hash_key("k")))
+
+    caller = find_caller(db, hash_key("k"))
+
+    assert caller is not None
+    assert caller.user == "default"
 
 
 def test_an_unknown_key_leads_nowhere(db: Database) -> None:
-    assert find_caller(db, hash_key("k"), vip_tenants=()) is None
+    assert find_caller(db, hash_key("k")) is None
 
 
-@pytest.mark.parametrize("vip_tenants", [["tenant-2"], ["default"]])
-def test_vip_tenants_are_named_by_the_operator(db: Database, vip_tenants: list[str]) -> None:
+@pytest.mark.parametrize("lane", list(Lane))
+def test_the_plan_says_who_may_ask_for_the_vip_lane(db: Database, lane: Lane) -> None:
+    plan = accounts.Plan(name="p", lane=lane, pools=("fast",))
+    db.write(lambda uow: accounts.save_plan(uow, plan))
+    db.write(lambda uow: accounts.ensure_tenant(uow, "tenant-2", plan="p"))
     db.write(lambda uow: accounts.create_key(uow, 2, "laptop", hash_key("k")))
 
-    caller = find_caller(db, hash_key("k"), vip_tenants=vip_tenants)
+    caller = find_caller(db, hash_key("k"))
 
     assert caller is not None
-    assert caller.is_vip is ("tenant-2" in vip_tenants)
+    assert caller.plan.pools == ("fast",)
+    assert caller.is_vip is (lane is Lane.VIP)
 
 
 def test_a_hash_says_nothing_about_the_key() -> None:

@@ -163,7 +163,10 @@ def test_task_that_the_server_no_longer_has_is_made_anew(
     manifest["rows"][0] |= {"status": "queued", "file": None, "task_id": "t2v_gone"}
     (tmp_path / "clips" / "manifest.json").write_text(json.dumps(manifest))
     with working(server.bench, deliver):
-        assert run(["batch", "run", "c.csv", "-o", "clips", "--no-poster", "--json"]) == 0
+        assert (
+            run(["batch", "run", "c.csv", "-o", "clips", "--no-poster", "--no-cache", "--json"])
+            == 0
+        )
     assert document(capsys)["rows"][0]["task_id"] not in {"t2v_gone", None}
     assert not list((tmp_path / "clips").glob("*.jpg"))
 

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,7 +11,8 @@ from tests.builders import FakeClock, make_job
 from tests.recorders import RecordingBus, RecordingTickets
 from vidmill.domain.job import Job, JobState, RetryPolicy
 from vidmill.services.controller import FORGET_WORKER_S, Controller, ControllerTimes
-from vidmill.store import jobs, workers
+from vidmill.store import breakers, jobs, workers
+from vidmill.store.breakers import BreakerPolicy
 from vidmill.store.session import Database
 from vidmill.store.workers import WorkerState
 
@@ -32,7 +34,6 @@ def make_controller(
         db,
         tickets,
         bus,
-        pools=["main"],
         policy=RetryPolicy(),
         times=ControllerTimes(**times),
         rng=random.Random(1),
@@ -46,15 +47,17 @@ def controller(db: Database, tickets: RecordingTickets, bus: RecordingBus) -> Co
 
 
 def claim(db: Database, worker: str = "w1") -> Job:
-    job = db.write(lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0))
+    job = db.write(
+        lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0, profile="tiny")
+    )
     assert job is not None
     return job
 
 
-def add_worker(db: Database, worker: str) -> None:
+def add_worker(db: Database, worker: str, *, pool: str = "main") -> None:
     db.write(
         lambda uow: workers.register(
-            uow, worker=worker, pool="main", host="here", pid=1, profile="tiny", lease_s=30.0
+            uow, worker=worker, pool=pool, host="here", pid=1, profile="tiny", lease_s=30.0
         )
     )
     db.write(lambda uow: workers.renew(uow, worker=worker, lease_s=30.0, state=WorkerState.READY))
@@ -117,7 +120,7 @@ def test_audit_mends_what_drifted(db: Database, controller: Controller) -> None:
     make_job(db)
     assert not controller.audit()
     db.write(lambda uow: uow.conn.exec_driver_sql("UPDATE tenants SET queued = 9 WHERE id = 1"))
-    assert controller.audit() == jobs.Drift(flows=0, tenants=1)
+    assert controller.audit().drift == jobs.Drift(flows=0, tenants=1)
     assert not controller.audit()
 
 
@@ -127,7 +130,7 @@ def test_start_takes_up_what_a_killed_stack_left(
     make_job(db)
     job = claim(db, "dead")
     swept = controller.start(live=[])
-    assert [run.public_id for run in swept] == [job.public_id]
+    assert [run.job.public_id for run in swept] == [job.public_id]
     assert claim(db, "new").id == job.id
     assert bus.latest(job.public_id) == {
         "attempt": 1,
@@ -238,3 +241,109 @@ def test_steps_are_idempotent(db: Database, controller: Controller, clock: FakeC
     for step in steps:
         step()
     assert [bool(step()) for step in steps] == [False, False, False]
+
+
+def test_every_pool_with_work_is_woken_whoever_made_it(
+    db: Database, controller: Controller, tickets: RecordingTickets
+) -> None:
+    make_job(db, pool="vip")
+    add_worker(db, "w1", pool="vip")
+    add_worker(db, "w2")
+    assert (controller.reconcile(), tickets.pools) == (1, ["vip"])
+
+
+def test_pool_whose_rest_is_over_gets_a_ticket_for_its_try(
+    db: Database, controller: Controller, tickets: RecordingTickets, clock: FakeClock
+) -> None:
+    make_job(db)
+    policy = BreakerPolicy(failures=1, rest_s=30.0)
+    db.write(
+        lambda uow: breakers.record_failure(
+            uow, pool="main", profile="tiny", job_id=9, reason="Broken.", policy=policy
+        )
+    )
+    assert controller.reconcile() == 0
+    clock.advance(30.0)
+    assert (controller.reconcile(), tickets.pools) == (1, ["main"])
+
+
+def test_audit_tells_of_a_ledger_that_disagrees_and_leaves_it(
+    db: Database, controller: Controller
+) -> None:
+    job = make_job(db)
+    forged = (
+        "INSERT INTO ledger SELECT job_id, 'capture', public_id, tenant_id, user_id, credits, at"
+    )
+    db.write(lambda uow: uow.conn.exec_driver_sql(f"{forged} FROM ledger"))
+    for _ in range(2):
+        (wrong,) = controller.audit().mismatches
+        assert (wrong.job_id, wrong.entries) == (job.id, ("hold", "capture"))
+
+
+def test_joining_takes_up_the_dead_and_nobody_else(
+    db: Database, controller: Controller, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    make_controller(db, tickets, bus, name="elsewhere").lead()
+    lost, kept = make_job(db), make_job(db)
+    claim(db, "dead")
+    claim(db, "elsewhere")
+    controller.join(dead=["dead"])
+    assert (state(db, lost), state(db, kept)) == (JobState.QUEUED, JobState.RUNNING)
+    assert tickets.pools == ["main"]
+    assert not controller.lead()
+
+
+def test_leader_that_died_is_followed_within_its_lease(
+    db: Database,
+    controller: Controller,
+    tickets: RecordingTickets,
+    bus: RecordingBus,
+    clock: FakeClock,
+) -> None:
+    make_controller(db, tickets, bus, name="dead").lead()
+    assert not controller.lead()
+    clock.advance(ControllerTimes().leader_lease_s + 0.1)
+    assert controller.lead()
+
+
+def test_two_leaders_at_once_do_no_harm(
+    db: Database,
+    controller: Controller,
+    tickets: RecordingTickets,
+    bus: RecordingBus,
+    clock: FakeClock,
+) -> None:
+    lost = [make_job(db) for _ in range(40)]
+    for _ in lost:
+        claim(db)
+    due = [make_job(db, not_before=clock.now + 1.0) for _ in range(40)]
+    clock.advance(31.0)
+    both = [controller, make_controller(db, tickets, bus, name="c2")]
+    with ThreadPoolExecutor(4) as threads:
+        swept = [threads.submit(one.sweep) for one in both]
+        promoted = [threads.submit(one.promote) for one in both]
+    assert sorted(run.job.id for future in swept for run in future.result()) == [
+        job.id for job in lost
+    ]
+    assert all(future.result() <= {"main"} for future in promoted)
+    assert {state(db, job) for job in due} == {JobState.QUEUED}
+    assert not controller.audit()
+
+
+def test_forecasts_of_all_pools_are_kept_honest(
+    db: Database, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    make_job(db, pool="vip")
+    asked: list[list[str]] = []
+    leader = Controller(
+        db,
+        tickets,
+        bus,
+        policy=RetryPolicy(),
+        times=ControllerTimes(),
+        rng=random.Random(1),
+        name="c1",
+        calibrate=lambda pools: asked.append(list(pools)),
+    )
+    run(leader, seconds=1.0)
+    assert asked == [["vip"]]

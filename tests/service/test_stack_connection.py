@@ -37,7 +37,7 @@ def test_connection_names_an_address_one_can_connect_to_and_a_key_that_works(
     assert json.loads(path.read_text()) == {"url": made.url, "api_key": made.api_key}
     assert made.url == f"http://127.0.0.1:{listener.getsockname()[1]}"
     assert path.stat().st_mode & 0o777 == 0o600
-    caller = find_caller(app.db, hash_key(made.api_key), vip_tenants=())
+    caller = find_caller(app.db, hash_key(made.api_key))
     assert caller is not None
     assert caller.tenant == "default"
 
@@ -54,13 +54,13 @@ def test_key_that_is_unreadable_or_unknown_is_replaced(
     path.write_text(damage)
     path.chmod(0o644)
     made = connect(app, listener)
-    assert find_caller(app.db, hash_key(made.api_key), vip_tenants=()) is not None
+    assert find_caller(app.db, hash_key(made.api_key)) is not None
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_settings_reach_the_worker_whole_secrets_included(tmp_path: Path) -> None:
     settings = Settings.model_validate(
-        {"data_dir": tmp_path, "signing_secret": "hunter2", "vip_tenants": ["a"], "lease_s": 7}
+        {"data_dir": tmp_path, "signing_secret": "hunter2", "frame_rates": [24], "lease_s": 7}
         | {"heartbeat_s": 2}
     )
     assert Settings.model_validate_json(settings_json(settings)) == settings

@@ -20,6 +20,8 @@ from vidmill.worker import proc
 
 ENGINE = "tests.service.troubled_engine:TroubledEngine"
 
+pytestmark = pytest.mark.sqlite  # test_spread has workers on a server
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, Worker]]:
@@ -108,7 +110,7 @@ def test_render_child_that_dies_costs_its_job_an_attempt_and_is_replaced(
 ) -> None:
     before = worker.child("render_child")
     job = bench.wait_over(bench.trouble(death, max_attempts=1))
-    assert (job.state, job.error_code) == (JobState.FAILED, "worker_lost")
+    assert (job.state, job.error_code) == (JobState.FAILED, "render_crashed")
     worker.wait_state("ready")
     assert worker.child("render_child") != before
     assert bench.wait_over(bench.submit()).state is JobState.SUCCEEDED
@@ -243,7 +245,7 @@ def test_watchers_hear_of_each_phase_however_seldom_of_its_steps(tmp_path: Path)
 def test_stolen_lease_is_a_zombie_that_stops_and_says_nothing(bench: Bench, worker: Worker) -> None:
     job = bench.wait_denoising(bench.submit(small_spec(steps=500)))
     thief = bench.db.write(lambda uow: jobs.release_dead(uow, live=()))
-    assert [swept.job_id for swept in thief] == [job.id]
+    assert [swept.job.id for swept in thief] == [job.id]
     job = bench.wait(job, lambda j: j.attempt == 2)
     bench.cancel(job)
     job = bench.wait_over(job)
@@ -281,7 +283,9 @@ def test_claim_that_the_supervisor_never_saw_is_not_kept_alive_and_falls_to_the_
 ) -> None:
     def claim_behind_its_back(uow: UnitOfWork) -> Job | None:
         jobs.insert(uow, make_new_job(pool=bench.settings.pool, spec=small_spec()))
-        return jobs.claim(uow, pool=bench.settings.pool, worker=worker.name, lease_s=1.0)
+        return jobs.claim(
+            uow, pool=bench.settings.pool, worker=worker.name, profile="tiny", lease_s=1.0
+        )
 
     job = bench.db.write(claim_behind_its_back)
     assert job is not None
@@ -368,7 +372,7 @@ def test_frozen_supervisor_wakes_up_as_a_zombie_whose_late_result_changes_nothin
         assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
 
 
-def sweep(bench: Bench) -> list[jobs.Swept]:
+def sweep(bench: Bench) -> list[jobs.Settled]:
     policy = RetryPolicy(base_s=0.0)
     return bench.db.write(
         lambda uow: jobs.sweep(uow, policy=policy, jitter=lambda: 0.5, time_limit_s=60)

@@ -7,21 +7,20 @@ from typing import Any
 import pytest
 
 from tests.builders import FakeClock, make_job, make_result, make_spec
-from tests.recorders import RecordingBus
+from tests.callers import make_caller
+from tests.recorders import RecordingBus, RecordingTickets
 from vidmill.domain.errors import TaskNotCancellable, TaskNotFound
 from vidmill.domain.job import Job, JobState, Phase
 from vidmill.profiles import load_profile
-from vidmill.services.access import Caller
-from vidmill.services.forecast import LATE_FACTOR, Forecast
+from vidmill.services.forecast import Forecast
 from vidmill.services.tasks import SEQ_FINAL, Tasks, merge
 from vidmill.storage import open_blobs
-from vidmill.store import attempts, glance, jobs, workers
+from vidmill.store import attempts, glance, jobs
 from vidmill.store.jobs import JobFilter
 from vidmill.store.session import Database
-from vidmill.store.workers import WorkerState
 
-ME = Caller(key_id=1, tenant_id=1, tenant="default", is_vip=False)
-OTHER = Caller(key_id=2, tenant_id=2, tenant="tenant-2", is_vip=False)
+ME = make_caller(1)
+OTHER = make_caller(2, user_id=2)
 
 
 @pytest.fixture
@@ -33,11 +32,13 @@ def bus() -> RecordingBus:
 def tasks(db: Database, bus: RecordingBus, clock: FakeClock, tmp_path: Path) -> Tasks:
     forecast = Forecast(db, profile=load_profile("tiny"), pool="main", clock=clock)
     blobs = open_blobs(tmp_path.joinpath("files").as_uri())
-    return Tasks(db=db, bus=bus, blobs=blobs, forecast=forecast)
+    return Tasks(db=db, bus=bus, tickets=RecordingTickets(), blobs=blobs, forecast=forecast)
 
 
 def claim(db: Database, worker: str = "w1") -> Job:
-    job = db.write(lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0))
+    job = db.write(
+        lambda uow: jobs.claim(uow, pool="main", worker=worker, profile="tiny", lease_s=30.0)
+    )
     assert job is not None
     return job
 
@@ -169,55 +170,6 @@ def test_positions_follow_the_queue_within_a_second(
     clock.advance(1.1)
 
     assert tasks.view(second).outlook.position == 0
-
-
-def test_no_eta_is_invented_before_anything_was_measured(tasks: Tasks, db: Database) -> None:
-    assert tasks.view(make_job(db)).outlook.eta is None
-    assert tasks.view(claim(db)).outlook.eta is None
-
-
-def test_an_eta_counts_the_queue_and_the_clip_itself(
-    tasks: Tasks, db: Database, clock: FakeClock
-) -> None:
-    learn(db, clock, 10.0)
-    waiting = [make_job(db, est_cost_s=10.0) for _ in range(3)]
-
-    etas = [tasks.view(job).outlook.eta for job in waiting]
-
-    assert [eta.p50 for eta in etas if eta] == [15.0, 25.0, 35.0]
-    assert [eta.p90 for eta in etas if eta] == [round(p50 * LATE_FACTOR, 1) for p50 in (15, 25, 35)]
-
-
-def test_more_workers_shorten_the_queue(tasks: Tasks, db: Database, clock: FakeClock) -> None:
-    learn(db, clock, 10.0)
-    for name in ("a", "b"):
-        register(db, name)
-    jobs_waiting = [make_job(db, est_cost_s=10.0) for _ in range(3)]
-
-    eta = tasks.view(jobs_waiting[-1]).outlook.eta
-
-    assert eta is not None
-    assert eta.p50 == 10.0 + (20.0 + 5.0) / 2
-
-
-def register(db: Database, name: str) -> None:
-    known = {"worker": name, "pool": "main", "host": "h", "pid": 1, "profile": "tiny"}
-    db.write(lambda uow: workers.register(uow, **known, lease_s=30.0))  # type: ignore[arg-type]
-    db.write(lambda uow: workers.renew(uow, worker=name, lease_s=30.0, state=WorkerState.READY))
-
-
-def test_an_eta_shrinks_as_the_clip_proceeds(
-    tasks: Tasks, db: Database, bus: RecordingBus, clock: FakeClock
-) -> None:
-    learn(db, clock, 10.0)
-    make_job(db)
-    job = claim(db)
-    bus.publish(job.public_id, event(job, progress=0.75))
-
-    eta = tasks.get(job.public_id, ME).outlook.eta
-
-    assert eta is not None
-    assert eta.p50 == 2.5
 
 
 def test_pages_end_where_the_list_does(tasks: Tasks, db: Database) -> None:

@@ -45,6 +45,8 @@ class TroubledEngine:
     def load(self) -> None:
         if (self._folder / "damaged").exists():
             raise ModelInvalid("transformer/model.safetensors is damaged; download it again")
+        if (self._folder / "unusable").exists():
+            raise EngineFailed("the device does not answer")
         if (self._folder / "stuck").exists():
             time.sleep(HANG_S)
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 import vidmill
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import DIALECTS
 from vidmill.api.dialects.native_models import Problem
+from vidmill.api.dialects.native_routes import native_sockets
 from vidmill.api.edge import Edge
 from vidmill.api.errors import handle_http
 from vidmill.api.file_routes import file_routes
@@ -30,20 +32,31 @@ def create_app(app: App) -> FastAPI:
         docs_url=None,  # its page would fetch scripts from other people's servers; see docs/api.md
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan,
+        lifespan=lambda _api: _lifespan(desk),
     )
     tables = (*DIALECTS, file_routes, health_routes)
     routes = [route for table in tables for route in table(desk)]
     exact = add_routes(api.router, routes, desk.gate)
     api.add_exception_handler(HTTPException, handle_http)
-    api.add_middleware(Edge, body_max_bytes=app.settings.body_max_bytes, exact=exact)
+    for path, socket in native_sockets(desk):
+        api.router.add_websocket_route(path, socket)
+    api.add_middleware(
+        Edge,
+        body_max_bytes=app.settings.body_max_bytes,
+        exact=exact,
+        load=desk.load,
+        meter=desk.meter,
+    )
     _describe(api)
     return api
 
 
 @asynccontextmanager
-async def _lifespan(_api: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(desk: Desk) -> AsyncIterator[None]:
+    # Listens to events from the start, not at the first request, which would wait for the broker.
+    await run_in_threadpool(desk.app.bus.latest, "")
     yield
+    desk.reads.close()
 
 
 def _describe(api: FastAPI) -> None:

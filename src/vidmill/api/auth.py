@@ -1,5 +1,6 @@
 """Bearer keys. A key is looked up by its SHA-256, and remembered for a few seconds."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from vidmill.api.edge import header
+from vidmill.api.waiting import Reads
 from vidmill.domain.errors import Unauthorized
 from vidmill.services.access import Caller, hash_key
 
@@ -15,7 +17,11 @@ REMEMBERED_S = 5.0
 
 REMEMBERED_MAX = 10_000
 
+
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,256}) *", re.IGNORECASE)
+
+_Question = tuple[asyncio.AbstractEventLoop, str]
+"""An event loop shares its answers with itself alone; a server has only one."""
 
 HINT = "send the header `Authorization: Bearer <key>`; `vidmill up` writes one to connection.json"
 
@@ -27,36 +33,74 @@ class Gate:
         self,
         find: Callable[[str], Caller | None],
         *,
+        reads: Reads,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find = find
+        self._reads = reads
         self._clock = clock
         self._known: dict[str, tuple[float, Caller]] = {}
+        self._asked: dict[_Question, asyncio.Task[Caller]] = {}
 
     def admit(self, request: Request) -> Caller:
-        """Return who asks.
+        """Return who asks; for handlers in threads.
 
         Raises:
             Unauthorized: There is no key, or it is not one of ours.
         """
-        given = header(request, b"authorization")
-        if given is None:
-            raise Unauthorized(f"the request has no API key; {HINT}")
-        match = _BEARER.fullmatch(given)
-        if match is None:
-            raise Unauthorized(f"the Authorization header is not a Bearer key; {HINT}")
-        return self._caller(hash_key(match[1]))
+        key_hash = hash_key(key_of(header(request, b"authorization")))
+        return self._recall(key_hash) or self._look_up(key_hash)
 
-    def _caller(self, key_hash: str) -> Caller:
-        now = self._clock()
+    async def admit_soon(self, request: Request) -> Caller:
+        """Return who asks; for coroutines.
+
+        Raises:
+            Unauthorized: As `admit`.
+        """
+        return await self.admit_key(key_of(header(request, b"authorization")))
+
+    async def admit_key(self, key: str) -> Caller:
+        """Return whose *key* it is. A thousand requests with one key look it up once.
+
+        Raises:
+            Unauthorized: It is not one of ours.
+        """
+        key_hash = hash_key(key)
+        known = self._recall(key_hash)
+        if known is not None:
+            return known
+        question = asyncio.get_running_loop(), key_hash
+        asked = self._asked.get(question)
+        if asked is None:
+            asked = asyncio.create_task(self._reads.run(lambda: self._look_up(key_hash)))
+            asked.add_done_callback(lambda _: self._asked.pop(question, None))
+            self._asked[question] = asked
+        return await asyncio.shield(asked)
+
+    def _recall(self, key_hash: str) -> Caller | None:
         known = self._known.get(key_hash)
-        if known and known[0] > now:
-            return known[1]
+        return known[1] if known and known[0] > self._clock() else None
+
+    def _look_up(self, key_hash: str) -> Caller:
         caller = self._find(key_hash)
         if caller is None:
             self._known.pop(key_hash, None)
             raise Unauthorized("the API key is not known here; check it, or make a new one")
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
-        self._known[key_hash] = (now + REMEMBERED_S, caller)
+        self._known[key_hash] = (self._clock() + REMEMBERED_S, caller)
         return caller
+
+
+def key_of(authorization: str | None) -> str:
+    """Return the key in an Authorization header.
+
+    Raises:
+        Unauthorized: There is none.
+    """
+    if authorization is None:
+        raise Unauthorized(f"the request has no API key; {HINT}")
+    match = _BEARER.fullmatch(authorization)
+    if match is None:
+        raise Unauthorized(f"the Authorization header is not a Bearer key; {HINT}")
+    return match[1]

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidmill.api.errors import problem_response
+from vidmill.api.load import Load, leave
+from vidmill.api.metrics import Meter
 from vidmill.domain.errors import BodyTooLarge, InternalError, VidmillError
 from vidmill.telemetry import get_logger
 
@@ -30,13 +33,22 @@ class Edge:
 
     A body is never read further than *body_max_bytes*, declared or chunked. *exact* holds the
     endpoints of paths without parameters: a router would take a third of the time of a poll.
+    Requests beyond what *load* bears are refused before their body is read.
     """
 
     def __init__(
-        self, app: ASGIApp, *, body_max_bytes: int, exact: Mapping[Exact, Endpoint]
+        self,
+        app: ASGIApp,
+        *,
+        body_max_bytes: int,
+        exact: Mapping[Exact, Endpoint],
+        load: Load,
+        meter: Meter,
     ) -> None:
         self._app = app
         self._exact = exact
+        self._load = load
+        self._meter = meter
         self._body_max_bytes = body_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,13 +59,28 @@ class Edge:
         scope["request_id"] = request_id = _request_id(headers)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         named = _NamingSend(send, request_id)
+        began = time.perf_counter()
         try:
+            self._load.enter(scope)
             await self._serve(scope, receive, named)
         except Exception as error:
             if named.has_started:
                 raise
             answer = _failure(error, scope)
             await answer(scope, receive, named)
+        finally:
+            self._count(scope, named.status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count the request; what left the load before its end has only watched since."""
+        route = self._route(scope)
+        is_timed = leave(scope)
+        self._meter.count_request(scope["method"], route, status, seconds if is_timed else None)
+
+    def _route(self, scope: Scope) -> str:
+        if (scope["method"], scope["path"]) in self._exact:
+            return str(scope["path"])
+        return getattr(scope.get("route"), "path", "other")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = scope["header_map"].get(b"content-length", b"")
@@ -92,11 +119,15 @@ class _NamingSend:
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._header = (b"x-request-id", request_id.encode())
-        self.has_started = False
+        self.status = 0
+
+    @property
+    def has_started(self) -> bool:
+        return self.status > 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.has_started = True
+            self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), self._header]
         await self._send(message)
 

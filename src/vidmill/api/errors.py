@@ -38,6 +38,7 @@ KINDS: Mapping[type[errors.VidmillError], Kind] = {
     errors.MethodNotAllowed: Kind(status=405, title="The route does not know this method"),
     errors.TaskNotCancellable: Kind(status=409, title="The task is over already"),
     errors.TaskStillLive: Kind(status=409, title="The task is not over yet"),
+    errors.TaskNotQueued: Kind(status=409, title="The task does not wait for a worker"),
     errors.IdempotencyKeyReused: Kind(
         status=422, title="The idempotency key stands for another request"
     ),

@@ -1,10 +1,11 @@
 """Links to files that whoever holds them may open for a while."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from vidmill.domain.clip import Asset
 from vidmill.domain.ports import BlobStore
@@ -36,14 +37,14 @@ class FileLinks:
         window_s = max(1, self.ttl_s // WINDOWS_PER_TTL)
         return int(self.clock()) // window_s * window_s + self.ttl_s
 
-    def url(self, asset: Asset, request: Request) -> str:
+    def url(self, asset: Asset, request: HTTPConnection) -> str:
         """Return the link to *asset*: the store's own, or one that the API serves."""
         expires_at = self.expires_at()
         foreign = self.foreign_url(asset, expires_at)
         if foreign is not None:
             return foreign
         expires, signature = sign(asset.key, expires_at=expires_at, secret=self.secret)
-        base = self.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+        base = self.public_url.rstrip("/") or _base_of(request)
         return f"{base}/files/{quote(asset.key)}?expires={expires}&signature={signature}"
 
     def foreign_url(self, asset: Asset, expires_at: int) -> str | None:
@@ -55,3 +56,8 @@ class FileLinks:
             expires_in_s = expires_at - int(self.clock())
             self._kept[key] = self.blobs.signed_url(asset.key, expires_in_s=expires_in_s)
         return self._kept[key]
+
+
+def _base_of(connection: HTTPConnection) -> str:
+    """Return the address a request came by; files are fetched by HTTP, whatever it was."""
+    return re.sub("^ws", "http", str(connection.base_url)).rstrip("/")

@@ -21,6 +21,8 @@ WORK_MEANINGS: Mapping[str, str] = {
     "storage_failed": "The finished file could not be stored.",
     "disk_full": "There was no room for the finished file.",
     "worker_lost": "The process that ran it died, or its machine did.",
+    "render_crashed": "The process that drew it died in the middle.",
+    "poison_job": "It ended the render process again and again (`VIDMILL_CRASH_MAX`).",
     "timed_out": "It ran longer than the hard limit and was killed.",
     "internal_error": "A defect of ours; the logs have more under the task's id.",
     "cancelled": "Somebody cancelled it.",

@@ -118,7 +118,7 @@ def _guarded(handler: Handler, gate: Gate) -> Callable[[Request], Any]:
     if asyncio.iscoroutinefunction(handler):
 
         async def admitted(request: Request) -> Response:
-            answer: Response = await handler(request, gate.admit(request))
+            answer: Response = await handler(request, await gate.admit_soon(request))
             return answer
 
         return admitted

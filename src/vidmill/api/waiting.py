@@ -1,29 +1,64 @@
-"""How coroutines wait: for a durable write, and for news of a task."""
+"""How coroutines wait for the database: for reads that may take a network, and durable writes."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from vidmill.domain.job import JobState
-from vidmill.services.access import Caller
-from vidmill.services.tasks import Tasks, TaskView
+from vidmill.domain.errors import ServiceUnavailable
 from vidmill.store.session import Database, UnitOfWork
 
 T = TypeVar("T")
 
-REREAD_S = 2.0
-"""How often a follower looks at the row on its own, since events may be lost."""
+ANSWER_S = 10.0
+"""A request whose database is silent for so long is answered 503; most clients wait for 30 s."""
 
 
-async def write(db: Database, fn: Callable[[UnitOfWork], T]) -> T:
+class Reads:
+    """Runs what reads the database without holding up the event loop.
+
+    A read of SQLite waits for nobody and is over in 50 µs, less than going to a thread and back;
+    it runs where it is asked for. A remote database may be slow or frozen: there reads run in
+    *threads* threads, and none is waited for longer than `ANSWER_S`.
+    """
+
+    def __init__(self, db: Database, *, threads: int) -> None:
+        self._db = db
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vidmill-read")
+
+    async def run(self, fn: Callable[[], T], *, within_s: float = ANSWER_S) -> T:
+        """Return `fn()`.
+
+        Raises:
+            ServiceUnavailable: The database was silent for *within_s* seconds.
+        """
+        if not self._db.is_remote:
+            return fn()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, fn)
+        return await _answered(future, within_s)
+
+    def close(self) -> None:
+        """Let running reads end by themselves; those that have not begun never do."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def write(db: Database, fn: Callable[[UnitOfWork], T], *, order: int = 0) -> T:
     """Return what `db.write(fn)` returns, without a thread that waits for the commit.
 
-    With 32 connections a thread each costs more than the insert itself.
+    With 32 connections a thread each costs more than the insert itself. A write that has not begun
+    when its request is given up writes nothing. *order* is that of `begin_write`.
+
+    Raises:
+        ServiceUnavailable: As `db.write`, or the database was silent for `ANSWER_S`.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
+
+    def unless_given_up(uow: UnitOfWork) -> T:
+        if future.done():
+            raise ServiceUnavailable("the request was given up before its turn came")
+        return fn(uow)
 
     def settle(outcome: Callable[[], T]) -> None:
         try:
@@ -39,71 +74,15 @@ async def write(db: Database, fn: Callable[[UnitOfWork], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, outcome)
 
-    db.begin_write(fn, on_done)
-    return await future
+    db.begin_write(unless_given_up, on_done, order=order)
+    return await _answered(future, ANSWER_S)
 
 
-class Follower:
-    """One task, followed. Use it as a context manager: it listens to the bus meanwhile."""
-
-    def __init__(self, tasks: Tasks, view: TaskView, caller: Caller) -> None:
-        self._tasks = tasks
-        self._caller = caller
-        self._view = view
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._stop: Callable[[], None] | None = None
-        self._is_stale = True
-
-    def __enter__(self) -> Self:
-        self._stop = self._tasks.bus.subscribe(self._view.job.public_id, self._on_event)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._stop:
-            self._stop()
-
-    async def next(self, timeout_s: float) -> TaskView:
-        """Return the task as it is after the next event, or after *timeout_s* at most."""
-        if not self._is_stale:
-            try:
-                await asyncio.wait_for(self._news.wait(), timeout_s)
-            except TimeoutError:
-                self._is_stale = True
-        self._news.clear()
-        self._view = self._reread() if self._is_stale else self._tasks.view(self._view.job)
-        return self._view
-
-    def _reread(self) -> TaskView:
-        self._is_stale = False
-        return self._tasks.get(self._view.job.public_id, self._caller)
-
-    def _on_event(self, event: Mapping[str, Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._hear, event)
-
-    def _hear(self, event: Mapping[str, Any]) -> None:
-        job = self._view.job
-        is_same_run = event["state"] == job.state == JobState.RUNNING
-        if not is_same_run or event["attempt"] != job.attempt:
-            self._is_stale = True
-        self._news.set()
-
-
-async def changed(tasks: Tasks, view: TaskView, caller: Caller, *, timeout_s: float) -> TaskView:
-    """Return the task once it stands otherwise than *view*, or after *timeout_s*."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    news = view
-    with Follower(tasks, view, caller) as follower:
-        while news.order_key == view.order_key and not news.is_over:
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                break
-            news = await follower.next(min(REREAD_S, left_s))
-    return news
+async def _answered(future: asyncio.Future[T], within_s: float) -> T:
+    try:
+        async with asyncio.timeout(within_s):
+            return await future
+    except TimeoutError:
+        raise ServiceUnavailable(
+            f"the database did not answer within {within_s:g} s; try again"
+        ) from None

@@ -1,5 +1,6 @@
 """`vidmill batch run`: a campaign file in, clips, posters and a manifest out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,15 +32,19 @@ def run(
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels what is not finished.")
     ] = False,
     no_poster: Annotated[bool, typer.Option("--no-poster", help="Clips only.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="New clips, even where identical ones are there.")
+    ] = False,
     is_json: Json = False,
 ) -> None:
     """Make every clip of a campaign; run it again to go on where it stopped."""
     term = terminal(context, is_json=is_json)
     with reported(term), term.open_client() as client:
+        rows = read_rows(file, client)
         manifest = run_campaign(
             term,
             client,
-            read_rows(file, client),
+            [_anew(row) for row in rows] if no_cache else rows,
             folder=output,
             campaign=file.name,
             concurrency=concurrency,
@@ -65,6 +70,10 @@ def check(context: typer.Context, file: File, is_json: Json = False) -> None:
 
 def register(app: typer.Typer) -> None:
     app.add_typer(batch, name="batch", rich_help_panel="Clips")
+
+
+def _anew(row: "Row") -> "Row":
+    return replace(row, clip=row.clip.model_copy(update={"cache": False}))
 
 
 def run_campaign(

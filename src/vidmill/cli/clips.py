@@ -30,6 +30,9 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Same seed, same clip.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
     style: Annotated[str | None, typer.Option(help="Visual style.")] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Make a new clip even if an identical one is there.")
+    ] = False,
     timeout: Annotated[float | None, typer.Option(help="Longest wait, seconds.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit and return.")] = False,
     force: Force = False,
@@ -49,6 +52,7 @@ def generate(
             seed=seed,
             negative_prompt=negative_prompt,
             style=style,
+            cache=not no_cache,
         )
         if no_wait:
             _show_task(term, client.submit(clip))
@@ -92,6 +96,13 @@ def cancel(context: typer.Context, task_id: TaskId, is_json: Json = False) -> No
     term = terminal(context, is_json=is_json)
     with reported(term), term.open_client() as client:
         _show_task(term, client.cancel(task_id))
+
+
+def run_next(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
+    """Put a queued task before your other queued ones."""
+    term = terminal(context, is_json=is_json)
+    with reported(term), term.open_client() as client:
+        _show_task(term, client.run_next(task_id))
 
 
 def retry(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
@@ -145,6 +156,7 @@ def register(app: typer.Typer) -> None:
         "status": status,
         "result": result,
         "cancel": cancel,
+        "run-next": run_next,
         "retry": retry,
         "delete": delete,
         "list": list_tasks,

@@ -2,12 +2,13 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidmill.cli.options import terminal
-from vidmill.cli.output import CommandError, Exit, Terminal, reported
+from vidmill.cli.output import Terminal, reported
+from vidmill.cli.running import settings_of, starting
 
 if TYPE_CHECKING:
     from vidmill.settings import Settings
@@ -47,29 +48,12 @@ def up(
         "model_path": model_path,
     }
     with reported(term):
-        settings = _settings({name: value for name, value in given.items() if value is not None})
+        settings = settings_of(given)
         raise typer.Exit(_run(term, settings))
 
 
 def register(app: typer.Typer) -> None:
     app.command("up", rich_help_panel="This machine")(up)
-
-
-def _settings(given: dict[str, Any]) -> "Settings":
-    try:
-        from pydantic import ValidationError
-
-        import vidmill.stack  # noqa: F401  # says here which package is missing
-        from vidmill.settings import Settings
-    except ImportError as error:
-        raise CommandError(
-            f"running a server needs the package {error.name!r}: pip install '.[worker]'"
-        ) from error
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CommandError(f"the settings are wrong: {said}") from error
 
 
 def _how_to_find(data_dir: Path) -> str:
@@ -83,12 +67,7 @@ def _how_to_find(data_dir: Path) -> str:
 
 
 def _run(term: Terminal, settings: "Settings") -> int:
-    from vidmill.domain.errors import VidmillError
-    from vidmill.stack import Callbacks, CannotStart, run_up
-    from vidmill.telemetry import configure_logging
-    from vidmill.worker.proc import AlreadyRunning
-
-    configure_logging(settings.log_level, settings.log_format)
+    from vidmill.stack import Callbacks, run_up
 
     def on_listening(connection: "Connection") -> None:
         term.note(f"Vidmill listens on {connection.url}; loading model {settings.profile} …")
@@ -101,10 +80,5 @@ def _run(term: Terminal, settings: "Settings") -> int:
         term.note(_DRAINING.format(settings.drain_s) if is_draining else _STOPPING)
 
     callbacks = Callbacks(on_listening=on_listening, on_ready=on_ready, on_stopping=on_stopping)
-    try:
+    with starting(settings):
         return run_up(settings, callbacks)
-    except OSError as error:
-        hint = f"is there room in {settings.data_dir}, and may you write there?"
-        raise CommandError(f"cannot start: {error}; {hint}", Exit.FAILED) from error
-    except (VidmillError, AlreadyRunning, CannotStart) as error:
-        raise CommandError(str(error), Exit.FAILED) from error

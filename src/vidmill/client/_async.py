@@ -219,6 +219,14 @@ class AsyncVidmill:
         """
         return await self._run(self._flows.cancel(task_id))
 
+    async def run_next(self, task_id: str) -> Task:
+        """Put a queued task before your other queued ones.
+
+        Raises:
+            Conflict: It does not wait for a worker.
+        """
+        return await self._run(self._flows.run_next(task_id))
+
     async def retry(self, task_id: str) -> Task:
         """Make a finished task once more, with the same seed, as a new task; return that.
 

@@ -113,6 +113,10 @@ class Flows:
         request = Request(method="POST", path=f"/v1/t2v/tasks/{task_id}/cancel")
         return Task.model_validate_json((yield from self.send(request)).body)
 
+    def run_next(self, task_id: str) -> Flow[Task]:
+        request = Request(method="POST", path=f"/v1/t2v/tasks/{task_id}/run-next")
+        return Task.model_validate_json((yield from self.send(request)).body)
+
     def retry(self, task_id: str) -> Flow[Task]:
         """Make a finished task once more; the key lets a lost request be sent again."""
         request = Request(

@@ -29,6 +29,7 @@ class ClipOptions(TypedDict, total=False):
     language: str | None
     enable_physics: bool
     priority: str
+    cache: bool
     client_reference: str | None
     metadata: dict[str, str] | None
 
@@ -45,6 +46,7 @@ class ClipRequest(BaseModel):
         use_default_negative_prompt: False drops the model's own list.
         language: Of the words that `style` and `enable_physics` add; None = the prompt's own.
         priority: `normal` or `low`; `high` for those who may.
+        cache: An identical clip that is there, or on its way, will do; False = a new one.
         client_reference: Your own name for it; echoed everywhere, and a filter of `tasks`.
     """
 
@@ -61,6 +63,7 @@ class ClipRequest(BaseModel):
     language: str | None = None
     enable_physics: bool = False
     priority: str = "normal"
+    cache: bool = True
     client_reference: str | None = None
     metadata: dict[str, str] | None = None
 
@@ -76,6 +79,13 @@ class Eta(_Wire):
 
     p50: float
     p90: float
+
+
+class Price(_Wire):
+    """What a task costs. `state`: `held` until it is over, then `captured` or `released`."""
+
+    credits: int
+    state: str
 
 
 class Failure(_Wire):
@@ -129,6 +139,8 @@ class Task(_Wire):
         phase: What is going on now, e.g. `denoising`; newer servers may add phases.
         queue_position: 0 = next; None unless it waits for a worker.
         eta: None until the server has measured such a clip.
+        cached: Another task's run makes, or made, its files.
+        price: None where the server is older than prices.
         steps: Denoising steps, where the server states them.
         parent_task_id: The task that this one repeats, made by `retry`.
         prompt: What the engine reads, additions included; the caller's own is in `request`.
@@ -140,6 +152,8 @@ class Task(_Wire):
     phase: str | None = None
     queue_position: int | None = None
     eta: Eta | None = None
+    cached: bool = False
+    price: Price | None = None
     attempt: int = 0
     max_attempts: int = 0
     cancel_requested: bool = False

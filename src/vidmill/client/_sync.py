@@ -229,6 +229,14 @@ class Vidmill:
         """
         return self._run(self._flows.cancel(task_id))
 
+    def run_next(self, task_id: str) -> Task:
+        """Put a queued task before your other queued ones.
+
+        Raises:
+            Conflict: It does not wait for a worker.
+        """
+        return self._run(self._flows.run_next(task_id))
+
     def retry(self, task_id: str) -> Task:
         """Make a finished task once more, with the same seed, as a new task; return that.
 

@@ -72,9 +72,14 @@ class ClipSpec:
         """Frames in the delivered file."""
         return round(self.duration_s * self.fps)
 
-    def cache_key(self) -> str:
-        """Return SHA-256 (hex) of the canonical JSON form (RFC 8785 in spirit: sorted, compact)."""
-        text = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    def cache_key(self, *, is_seeded: bool = True) -> str:
+        """Return SHA-256 (hex) of what the caller fixed, as canonical JSON (RFC 8785 in spirit).
+
+        A seed that we drew (*is_seeded* False) is left out: any clip answers such a request, and no
+        request that names a seed is answered by that clip.
+        """
+        fixed = self.to_json() if is_seeded else {**self.to_json(), "seed": None}
+        text = json.dumps(fixed, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:

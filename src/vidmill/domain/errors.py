@@ -8,7 +8,7 @@ VidmillError
 │   ├── UnsupportedMediaType   not sent as JSON
 │   ├── Unauthorized, PermissionDenied
 │   ├── NotFound, TaskNotFound, MethodNotAllowed
-│   ├── TaskNotCancellable, TaskStillLive
+│   ├── TaskNotCancellable, TaskStillLive, TaskNotQueued
 │   ├── IdempotencyKeyReused
 │   ├── TaskFailed, TaskCancelled   there will be no result
 │   ├── RangeNotSatisfiable
@@ -25,6 +25,8 @@ VidmillError
     ├── StorageFailed          retryable
     │   └── DiskFull
     ├── WorkerLost             retryable: the process or its lease is gone
+    │   └── RenderCrashed        the render process died with the job in it
+    ├── PoisonJob              it ended the render process too often; never retried
     ├── TimedOut               the hard limit; never retried
     ├── InternalError          retryable: a defect of ours, not of the request
     └── JobCancelled           not a failure: unwinds an engine or an encoder
@@ -112,6 +114,10 @@ class TaskNotCancellable(RequestError):
 
 class TaskStillLive(RequestError):
     code = "task_still_live"
+
+
+class TaskNotQueued(RequestError):
+    code = "task_not_queued"
 
 
 class IdempotencyKeyReused(RequestError):
@@ -207,6 +213,14 @@ def storage_error(error: OSError, doing: str) -> StorageFailed:
 class WorkerLost(WorkError):
     code = "worker_lost"
     is_retryable = True
+
+
+class RenderCrashed(WorkerLost):
+    code = "render_crashed"
+
+
+class PoisonJob(WorkError):
+    code = "poison_job"
 
 
 class TimedOut(WorkError):

@@ -12,6 +12,7 @@ from vidmill.domain.errors import VidmillError
 class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"  # a retry waits for `not_before`
+    FOLLOWING = "following"  # an identical job is on its way; this one ends as that one does
     RUNNING = "running"
     REVIEW = "review"  # finished, but a person must look first
     SUCCEEDED = "succeeded"
@@ -22,6 +23,14 @@ class JobState(StrEnum):
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
     JobState.DELAYED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.FOLLOWING: frozenset(
+        {
+            JobState.QUEUED,  # the job it followed was cancelled
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.CANCELLED,
+        }
+    ),
     JobState.RUNNING: frozenset(
         {
             JobState.SUCCEEDED,
@@ -54,6 +63,7 @@ class WireStatus(StrEnum):
 WIRE: Mapping[JobState, WireStatus] = {
     JobState.QUEUED: WireStatus.QUEUED,
     JobState.DELAYED: WireStatus.PROCESSING,
+    JobState.FOLLOWING: WireStatus.QUEUED,  # until `services.tasks` looks at whom it follows
     JobState.RUNNING: WireStatus.PROCESSING,
     JobState.REVIEW: WireStatus.PROCESSING,
     JobState.SUCCEEDED: WireStatus.COMPLETED,
@@ -75,6 +85,7 @@ class Phase(StrEnum):
     RETRY_WAIT = "retry_wait"
     REVIEW = "review"
     DONE = "done"
+    ERASING = "erasing"  # over, and its owner is deleting it: nobody is answered with it any more
 
 
 PHASE_SPAN: Mapping[Phase, tuple[float, float]] = {
@@ -122,6 +133,12 @@ class Job:
         request: The caller's request as accepted, echoed on the task.
         parent: `public_id` of the job that this one repeats.
         est_cost_s: Expected GPU seconds, what fair share is charged before the truth is known.
+        user_id: Whose it is within the tenant; users of a tenant share its turn fairly.
+        rank: Place among the user's own queued jobs; lower is sooner, then older is sooner.
+        price_credits: Held now, captured on success, released otherwise.
+        cache_key: What identical requests of the tenant have in common; None = opted out.
+        leader_id: The job whose end this one shares, while it is `following`.
+        files_of: `public_id` of the job whose run made the files; None = its own.
     """
 
     id: int
@@ -149,6 +166,12 @@ class Job:
     error_message: str | None = None
     client_reference: str | None = None
     parent: str | None = None
+    user_id: int = 0
+    rank: int = 0
+    price_credits: int = 0
+    cache_key: str | None = None
+    leader_id: int | None = None
+    files_of: str | None = None
 
     @property
     def status(self) -> WireStatus:
@@ -163,10 +186,15 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """Exponential back-off with jitter. `base_s` 10 and `cap_s` 600 are SPEC queue.retry."""
+    """Exponential back-off with jitter. `base_s` 10 and `cap_s` 600 are SPEC queue.retry.
+
+    Attributes:
+        crash_max: Runs that may end the render process; then the job is poison.
+    """
 
     base_s: float = 10.0
     cap_s: float = 600.0
+    crash_max: int = 3
 
     def delay_s(self, attempt: int, jitter: float) -> float:
         """Return the wait after run number *attempt* (1-based); *jitter* is uniform in 0..1."""

@@ -34,6 +34,7 @@ class Order:
         fps: None = the default of `Limits`.
         language: Of the words that rules add; None = the prompt's own.
         seed: None = a random one.
+        cache: An identical clip that is there, or on its way, will do.
     """
 
     prompt: str
@@ -49,6 +50,7 @@ class Order:
     priority: str = "normal"
     client_reference: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    cache: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The seams where Vidmill itself has several implementations. Each has one contract suite."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -118,18 +118,32 @@ class Inbox(Protocol[Item]):
     def close(self) -> None: ...
 
 
+class TicketInbox(Inbox[str], Protocol):
+    """The tickets (names of pools) for one worker."""
+
+    def pause(self) -> None:
+        """Let others have the tickets: this worker has no room. What lies here is forgotten."""
+        ...
+
+    def resume(self) -> None:
+        """Take tickets again, within a fraction of a second. Claim once yourself before that."""
+        ...
+
+
 class TicketSource(Protocol):
     """Wakes idle workers. A ticket says only "pool P has work"; losing one costs a poll."""
 
     def publish(self, pool: str) -> None:
-        """Send a ticket, bounded in time, swallowing failure."""
+        """Send a ticket. Never blocks, never raises; a burst sends fewer than were published."""
         ...
 
-    def listen(self, pool: str, worker: str) -> Inbox[str]:
-        """Return the tickets (names of pools) for *worker*, which the caller closes."""
+    def listen(self, pools: Sequence[str], worker: str) -> TicketInbox:
+        """Return the tickets of all *pools* for *worker*, which the caller closes."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let what was published go out, for a second at most."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,16 @@
 """Tickets and events of one machine, without a broker: datagrams in the data folder's `run/`."""
 
-import json
 import secrets
 import threading
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vidmill.domain.job import JobState
 from vidmill.domain.ports import CancelRequest
+from vidmill.queueing.hub import Hub, OnEvent, read_cancel, write_cancel, write_event
 from vidmill.queueing.mailbox import Mailbox, Post
-from vidmill.telemetry import get_logger
-
-log = get_logger(__name__)
-
-LATEST_MAX = 10_000
-"""Running tasks whose newest event is remembered; far above what one machine runs at once."""
-
-OnEvent = Callable[[Mapping[str, Any]], None]
+from vidmill.queueing.sender import TICKETS_PER_S, Allowance
 
 
 def _folder(url: str) -> Path:
@@ -27,32 +18,40 @@ def _folder(url: str) -> Path:
 
 
 class LocalTickets:
-    """A ticket is an empty datagram to every worker of the pool; they are few on one machine."""
+    """A ticket is a datagram to every worker of the pool; they are few on one machine."""
 
     def __init__(self, url: str) -> None:
         self._folder = _folder(url) / "tickets"
         self._post = Post(self._folder)
+        self._allowance = Allowance(TICKETS_PER_S)
 
     def publish(self, pool: str) -> None:
-        self._post.send(b"", prefix=f"{pool}@")
+        if self._allowance.take(pool):
+            self._post.send(pool.encode(), prefix=f"{pool}@")
 
-    def listen(self, pool: str, worker: str) -> "TicketInbox":
-        return TicketInbox(Mailbox(self._folder, f"{pool}@{worker}"), pool)
+    def listen(self, pools: Sequence[str], worker: str) -> "LocalInbox":
+        return LocalInbox(Mailbox(self._folder, *(f"{pool}@{worker}" for pool in pools)))
 
     def close(self) -> None:
         self._post.close()
 
 
-class TicketInbox:
-    def __init__(self, mailbox: Mailbox, pool: str) -> None:
+class LocalInbox:
+    def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
-        self._pool = pool
 
     def fileno(self) -> int:
         return self._mailbox.fileno()
 
     def take(self) -> list[str]:
-        return [self._pool for _ in self._mailbox.take()]
+        return [message.decode() for message in self._mailbox.take()]
+
+    def pause(self) -> None:
+        self._mailbox.hide()
+        self._mailbox.take()
+
+    def resume(self) -> None:
+        self._mailbox.show()
 
     def close(self) -> None:
         self._mailbox.close()
@@ -66,10 +65,10 @@ class LocalBus:
         self._events = Post(self._folder / "events")
         self._cancels = Post(self._folder / "cancels")
         self._lock = threading.Lock()
-        self._hub: _Hub | None = None
+        self._ear: _Ear | None = None
 
     def publish(self, job_id: str, event: Mapping[str, Any]) -> None:
-        self._events.send(json.dumps([job_id, event]).encode())
+        self._events.send(write_event(job_id, event).encode())
 
     def latest(self, job_id: str) -> Mapping[str, Any] | None:
         return self._started_hub().latest(job_id)
@@ -78,23 +77,23 @@ class LocalBus:
         return self._started_hub().subscribe(job_id, on_event)
 
     def cancel(self, job_id: str, attempt: int) -> None:
-        self._cancels.send(json.dumps([job_id, attempt]).encode())
+        self._cancels.send(write_cancel(job_id, attempt).encode())
 
     def listen(self, worker: str) -> "CancelInbox":
         return CancelInbox(Mailbox(self._folder / "cancels", worker))
 
     def close(self) -> None:
         with self._lock:
-            hub, self._hub = self._hub, None
-        if hub:
-            hub.close()
+            ear, self._ear = self._ear, None
+        if ear:
+            ear.close()
         self._events.close()
         self._cancels.close()
 
-    def _started_hub(self) -> "_Hub":
+    def _started_hub(self) -> Hub:
         with self._lock:  # a worker never asks, so it has no thread for this
-            self._hub = self._hub or _Hub(self._folder / "events")
-            return self._hub
+            self._ear = self._ear or _Ear(self._folder / "events")
+            return self._ear.hub
 
 
 class CancelInbox:
@@ -105,32 +104,21 @@ class CancelInbox:
         return self._mailbox.fileno()
 
     def take(self) -> list[CancelRequest]:
-        return [CancelRequest(*json.loads(message)) for message in self._mailbox.take()]
+        return [read_cancel(message) for message in self._mailbox.take()]
 
     def close(self) -> None:
         self._mailbox.close()
 
 
-class _Hub:
-    """The receiving thread: keeps the newest event of each running task and calls who waits."""
+class _Ear:
+    """The receiving thread."""
 
     def __init__(self, folder: Path) -> None:
-        self._lock = threading.Lock()
-        self._latest: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
-        self._watchers: defaultdict[str, list[OnEvent]] = defaultdict(list)
+        self.hub = Hub()
         self._is_closing = False
         self._mailbox = Mailbox(folder, secrets.token_hex(8))
         self._thread = threading.Thread(target=self._run, name="event-bus", daemon=True)
         self._thread.start()
-
-    def latest(self, job_id: str) -> Mapping[str, Any] | None:
-        with self._lock:
-            return self._latest.get(job_id)
-
-    def subscribe(self, job_id: str, on_event: OnEvent) -> Callable[[], None]:
-        with self._lock:
-            self._watchers[job_id].append(on_event)
-        return lambda: self._unsubscribe(job_id, on_event)
 
     def close(self) -> None:
         self._is_closing = True
@@ -138,32 +126,8 @@ class _Hub:
         self._thread.join()
         self._mailbox.close()
 
-    def _unsubscribe(self, job_id: str, on_event: OnEvent) -> None:
-        with self._lock:
-            others = [watcher for watcher in self._watchers[job_id] if watcher is not on_event]
-            self._watchers[job_id] = others
-            if not others:
-                del self._watchers[job_id]
-
     def _run(self) -> None:
         while not self._is_closing:
             message = self._mailbox.wait()
             if message:
-                self._deliver(*json.loads(message))
-
-    def _deliver(self, job_id: str, event: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._remember(job_id, event)
-            watchers = list(self._watchers.get(job_id, ()))
-        for on_event in watchers:
-            try:
-                on_event(event)
-            except Exception:  # one watcher's defect must not deafen the others
-                log.exception("event_watcher_failed", job_id=job_id)
-
-    def _remember(self, job_id: str, event: Mapping[str, Any]) -> None:
-        self._latest.pop(job_id, None)
-        if event.get("state") == JobState.RUNNING:
-            self._latest[job_id] = event
-        if len(self._latest) > LATEST_MAX:
-            self._latest.popitem(last=False)
+                self.hub.deliver(message)

@@ -21,14 +21,22 @@ def _open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-class Mailbox:
-    """Receives what is posted to *folder*, under a *name* nobody else uses."""
+HIDDEN = ".hidden"
+"""What a name ends with while nobody shall post to it."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+
+class Mailbox:
+    """Receives what is posted to *folder*, under *names* nobody else uses."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
         self._folder_fd = _open_folder(folder)
-        self._name = f"{name}{SUFFIX}"
+        self._names = [f"{name}{SUFFIX}" for name in names]
+        self._suffix = ""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(f"/proc/self/fd/{self._folder_fd}/{self._name}")
+        first, *others = self._names
+        self._socket.bind(f"/proc/self/fd/{self._folder_fd}/{first}")
+        for name in others:  # a socket has one address, its file several names
+            os.link(first, name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -48,11 +56,30 @@ class Mailbox:
     def wake(self) -> None:
         """Send an empty message to oneself, so that `wait` returns."""
         with contextlib.suppress(OSError):
-            self._socket.sendto(b"", f"/proc/self/fd/{self._folder_fd}/{self._name}")
+            self._socket.sendto(b"", f"/proc/self/fd/{self._folder_fd}/{self._names[0]}")
+
+    def hide(self) -> None:
+        """Let nobody post here until `show`; what has come stays."""
+        self._rename(HIDDEN)
+
+    def show(self) -> None:
+        self._rename("")
+
+    def _rename(self, suffix: str) -> None:
+        for name in self._names:
+            with contextlib.suppress(FileNotFoundError):  # renamed before
+                os.rename(
+                    f"{name}{self._suffix}",
+                    f"{name}{suffix}",
+                    src_dir_fd=self._folder_fd,
+                    dst_dir_fd=self._folder_fd,
+                )
+        self._suffix = suffix
 
     def close(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._name, dir_fd=self._folder_fd)
+        for name in self._names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{name}{self._suffix}", dir_fd=self._folder_fd)
         self._socket.close()
         os.close(self._folder_fd)
 
@@ -73,8 +100,11 @@ class Post:
     def send(self, message: bytes, *, prefix: str = "") -> int:
         """Send without waiting to all mailboxes whose name starts so; return how many got it.
 
-        A full mailbox loses the message. One whose process is gone is removed.
+        A full mailbox loses the message, and all of them one that is too long. A mailbox whose
+        process is gone is removed.
         """
+        if len(message) > DATAGRAM_BYTES:
+            return 0
         found = os.listdir(self._folder_fd)  # noqa: PTH208  a descriptor is no path
         names = [name for name in found if name.endswith(SUFFIX)]
         return sum(self._send_to(name, message) for name in names if name.startswith(prefix))

@@ -1,21 +1,29 @@
 """Who is asking: from the hash of an API key to a caller."""
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import dataclass
 
+from vidmill.domain.job import Lane
 from vidmill.store import accounts
+from vidmill.store.accounts import Plan
 from vidmill.store.session import Connection, Database
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Whose key it is. `is_vip`: may ask for the VIP lane."""
+    """Whose key it is, and what the tenant's plan allows."""
 
     key_id: int
     tenant_id: int
     tenant: str
-    is_vip: bool
+    user_id: int
+    user: str
+    plan: Plan
+
+    @property
+    def is_vip(self) -> bool:
+        """Whether the caller may ask for the VIP lane."""
+        return self.plan.lane is Lane.VIP
 
 
 def hash_key(key: str) -> str:
@@ -23,19 +31,20 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def find_caller(db: Database, key_hash: str, *, vip_tenants: Collection[str]) -> Caller | None:
+def find_caller(db: Database, key_hash: str) -> Caller | None:
     """Return who owns the key with this hash, or None."""
 
     def look(conn: Connection) -> Caller | None:
-        key = accounts.find_key(conn, key_hash)
-        tenant = accounts.get_tenant(conn, key.tenant_id) if key else None
-        if key is None or tenant is None:
+        found = accounts.find_caller_rows(conn, key_hash)
+        if found is None:
             return None
         return Caller(
-            key_id=key.id,
-            tenant_id=tenant.id,
-            tenant=tenant.name,
-            is_vip=tenant.name in vip_tenants,
+            key_id=found.key_id,
+            tenant_id=found.tenant.id,
+            tenant=found.tenant.name,
+            user_id=found.user.id,
+            user=found.user.name,
+            plan=found.plan,
         )
 
     return db.read(look)

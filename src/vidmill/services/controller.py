@@ -1,20 +1,21 @@
 """What keeps the queue whole when processes die: sweep, promote, reconcile, audit.
 
 Every step is idempotent and bounded, so that two controllers at once do no harm; the leader's lease
-only spares the work of doing it twice.
+only spares the work of doing it twice. The workers' pools are found in the database.
 """
 
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
 from functools import partial, wraps
 
 from vidmill.domain.job import RetryPolicy
 from vidmill.domain.ports import EventBus, TicketSource
-from vidmill.services.lifecycle import event_of
-from vidmill.store import jobs, workers
+from vidmill.services.lifecycle import announce
+from vidmill.store import breakers, jobs, ledger, pools, workers
 from vidmill.store.session import Database, UnitOfWork
 from vidmill.telemetry import get_logger
 
@@ -27,6 +28,17 @@ FORGET_WORKER_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audited:
+    """What did not agree: counters with the rows (mended), jobs with their ledger (never)."""
+
+    drift: jobs.Drift
+    mismatches: tuple[ledger.Mismatch, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.drift or self.mismatches)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ControllerTimes:
     """How often each step runs, and the limits it goes by, in seconds."""
 
@@ -34,7 +46,8 @@ class ControllerTimes:
     promote_s: float = 1.0
     reconcile_s: float = 10.0
     audit_s: float = 300.0
-    leader_lease_s: float = 15.0
+    calibrate_s: float = 10.0
+    leader_lease_s: float = 9.0
     time_limit_s: float = 1800.0
 
 
@@ -47,11 +60,11 @@ class Controller:
         tickets: TicketSource,
         bus: EventBus,
         *,
-        pools: Sequence[str],
         policy: RetryPolicy,
         times: ControllerTimes,
         rng: random.Random,
         name: str,
+        calibrate: Callable[[Iterable[str]], object] | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -59,20 +72,20 @@ class Controller:
             db: The database; the caller closes it.
             tickets: Wakes the workers.
             bus: Tells watchers about runs that ended here.
-            pools: Pools whose workers are woken.
             policy: Delays of retries.
             times: How often what happens.
             rng: Jitter of retries.
             name: Of this process, random and new at each start; holds the leader's lease.
+            calibrate: Keeps the forecasts of these pools honest, every few seconds.
         """
         self._db = db
         self._tickets = tickets
         self._bus = bus
-        self._pools = tuple(pools)
         self._policy = policy
         self._times = times
         self._rng = rng
         self._name = name
+        self._calibrate = calibrate
         self._is_leader = False
         self._every_s: dict[Callable[[], object], float] = {
             self.lead: times.leader_lease_s / 3,
@@ -80,22 +93,31 @@ class Controller:
             self._while_leading(self.promote): times.promote_s,
             self._while_leading(self.reconcile): times.reconcile_s,
             self._while_leading(self.audit): times.audit_s,
+            self._while_leading(self.calibrate): times.calibrate_s,
         }
 
-    def start(self, *, live: Collection[str]) -> list[jobs.Swept]:
-        """Take up what an earlier stack left running; for the embedded start, before workers come.
+    def start(self, *, live: Collection[str]) -> list[jobs.Settled]:
+        """Take up what an earlier stack left running, where no other stack uses the database.
 
         Args:
             live: Ids of workers that are known to live.
         """
 
-        def work(uow: UnitOfWork) -> list[jobs.Swept]:
+        def work(uow: UnitOfWork) -> list[jobs.Settled]:
             workers.free_lease(uow, LEASE_NAME)  # its holder died with the stack before this one
             return self._told(uow, jobs.release_dead(uow, live=live))
 
         swept = self._db.write(work)
         self.reconcile()
         return swept
+
+    def join(self, *, dead: Collection[str]) -> list[jobs.Settled]:
+        """Take up what the workers *dead* left running; all others may live on other machines.
+
+        Args:
+            dead: Ids of workers whose processes were of this machine and are gone.
+        """
+        return self._db.write(lambda uow: self._told(uow, jobs.release_dead(uow, dead=dead)))
 
     def lead(self) -> bool:
         """Take or renew the leader's lease; False while another controller leads."""
@@ -112,10 +134,10 @@ class Controller:
         self._is_leader = False
         self._db.write(lambda uow: workers.free_lease(uow, LEASE_NAME, holder=self._name))
 
-    def sweep(self) -> list[jobs.Swept]:
+    def sweep(self) -> list[jobs.Settled]:
         """End runs whose worker is lost or stuck, and forget workers long gone."""
 
-        def work(uow: UnitOfWork) -> list[jobs.Swept]:
+        def work(uow: UnitOfWork) -> list[jobs.Settled]:
             workers.drop_expired(uow, older_than_s=FORGET_WORKER_S)
             swept = jobs.sweep(
                 uow,
@@ -135,28 +157,38 @@ class Controller:
         return pools
 
     def reconcile(self) -> int:
-        """Send the tickets that may be lost: one per idle worker, as far as there is work."""
-        wanted = self._db.read(
-            lambda conn: {
-                pool: min(
-                    sum(depth.queued for depth in jobs.queue_depths(conn, pool).values()),
-                    workers.idle_count(conn, pool, now=self._db.now()),
-                )
-                for pool in self._pools
-            }
-        )
-        for pool, count in wanted.items():
-            for _ in range(count):
-                self._tickets.publish(pool)
-        return sum(wanted.values())
+        """Send the tickets that may be lost: one per idle worker, as far as there is work.
 
-    def audit(self) -> jobs.Drift:
-        """Compare the counters with the rows; set right what disagrees, and say so loudly."""
-        if not self._db.read(jobs.find_drift):
-            return jobs.Drift(flows=0, tenants=0)
-        drift = self._db.write(jobs.audit)
-        log.error("counters_drifted", flows=drift.flows, tenants=drift.tenants)
-        return drift
+        A pool whose rest is over gets one more, for the job that is to be tried.
+        """
+        now = self._db.now()
+        queued, idle, due = self._db.read(
+            lambda conn: (
+                pools.queued(conn),
+                workers.idle_counts(conn, now=now),
+                breakers.due_pools(conn, now),
+            )
+        )
+        wanted = Counter({pool: min(count, idle[pool]) for pool, count in queued.items()})
+        wanted += Counter({pool: 1 for pool in due if queued.get(pool) and not wanted[pool]})
+        for pool in wanted.elements():
+            self._tickets.publish(pool)
+        return wanted.total()
+
+    def audit(self) -> Audited:
+        """Compare counters and ledger with the rows; mend the counters, and say so loudly."""
+        drift, mismatches = self._db.read(lambda conn: (jobs.find_drift(conn), ledger.audit(conn)))
+        if drift:
+            drift = self._db.write(jobs.audit)
+            log.error("counters_drifted", flows=drift.flows, tenants=drift.tenants)
+        for wrong in mismatches:
+            log.error("ledger_disagrees", **asdict(wrong))
+        return Audited(drift=drift, mismatches=tuple(mismatches))
+
+    def calibrate(self) -> None:
+        """Let the forecasts be judged, if somebody does."""
+        if self._calibrate:
+            self._calibrate(self._db.read(pools.known))
 
     def run(
         self, stop: threading.Event, *, monotonic: Callable[[], float] = time.monotonic
@@ -181,16 +213,17 @@ class Controller:
 
         return guarded
 
-    def _told(self, uow: UnitOfWork, swept: list[jobs.Swept]) -> list[jobs.Swept]:
+    def _told(self, uow: UnitOfWork, swept: list[jobs.Settled]) -> list[jobs.Settled]:
         """Once committed, tell watchers of the runs that ended."""
         for run in swept:
-            job = jobs.get_by_id(uow.conn, run.job_id)
-            assert job is not None, "it was swept in this very transaction"
-            uow.after_commit(partial(self._bus.publish, job.public_id, event_of(job)))
-            log.warning(
-                "run_lost", job_id=run.public_id, attempt=run.attempt, state=run.state.value
-            )
+            announce(uow, run, bus=self._bus, tickets=self._tickets)
+            uow.after_commit(partial(_log_lost, run))
         return swept
+
+
+def _log_lost(run: jobs.Settled) -> None:
+    job = run.job
+    log.warning("run_lost", job_id=job.public_id, attempt=job.attempt, state=job.state.value)
 
 
 def _attempted(step: Callable[[], object]) -> None:

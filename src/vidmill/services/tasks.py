@@ -7,23 +7,25 @@ progress never falls and a zombie's news is not shown.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 from vidmill.domain.errors import (
     ServiceUnavailable,
     StorageFailed,
     TaskNotCancellable,
     TaskNotFound,
+    TaskNotQueued,
     TaskStillLive,
 )
 from vidmill.domain.job import Job, JobState, Phase, WireStatus
-from vidmill.domain.ports import BlobStore, EventBus
+from vidmill.domain.ports import BlobStore, EventBus, TicketSource
 from vidmill.services.access import Caller
 from vidmill.services.forecast import Forecast, Outlook
+from vidmill.services.lifecycle import announce
 from vidmill.store import attempts, glance, jobs
 from vidmill.store.attempts import Attempt
 from vidmill.store.jobs import JobFilter
-from vidmill.store.session import Database
+from vidmill.store.session import Connection, Database, UnitOfWork
 
 PHASES = tuple(Phase)
 TASK_ID = re.compile("t2v_[0-9a-f]{32}")
@@ -39,22 +41,48 @@ _SEQ_BETWEEN_RUNS: Mapping[JobState, int] = {
 }
 
 
+PriceState = Literal["held", "captured", "released"]
+
+_PRICE_STATES: Mapping[JobState, PriceState] = {
+    JobState.SUCCEEDED: "captured",
+    JobState.FAILED: "released",
+    JobState.CANCELLED: "released",
+}
+"""What has become of the price in the ledger; elsewhere it is held. Triggers keep this true."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
     """A job as its owner sees it now.
 
     Attributes:
-        phase, progress: Those of the row, or of newer news about the same run.
+        phase, progress: Those of the row of `run`, or of newer news about the same run.
+        leader: The job whose end this one shares; None unless it is following one.
     """
 
     job: Job
     phase: Phase
     progress: float
     outlook: Outlook
+    leader: Job | None = None
+
+    @property
+    def run(self) -> Job:
+        """The job that is worked on for this one: itself, or the one it follows."""
+        return self.leader or self.job
 
     @property
     def status(self) -> WireStatus:
-        return self.job.status
+        return self.run.status
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether another task's run makes, or made, its files."""
+        return self.job.files_of is not None or self.job.state is JobState.FOLLOWING
+
+    @property
+    def price_state(self) -> PriceState:
+        return _PRICE_STATES.get(self.job.state, "held")
 
     @property
     def is_over(self) -> bool:
@@ -65,13 +93,20 @@ class TaskView:
         """Attempt and `seq`: grows with all that happens to a task."""
         return self.job.attempt, self._seq
 
+    def is_news_after(self, earlier: Self) -> bool:
+        """Whether the task stands otherwise than in *earlier*.
+
+        One that followed a job that was then cancelled is queued again: news, though not later.
+        """
+        return self.order_key > earlier.order_key or self.status != earlier.status
+
     @property
     def _seq(self) -> int:
         if self.is_over:
             return SEQ_FINAL
-        if self.job.state is JobState.RUNNING:
+        if self.run.state is JobState.RUNNING:
             return PHASES.index(self.phase) * 10_001 + int(self.progress * 10_000)
-        return _SEQ_BETWEEN_RUNS[self.job.state] if self.job.attempt else 0
+        return _SEQ_BETWEEN_RUNS[self.run.state] if self.run.attempt else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +119,11 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """The read models, cancelling and erasing."""
+    """The read models, cancelling, moving and erasing."""
 
     db: Database
     bus: EventBus
+    tickets: TicketSource
     blobs: BlobStore
     forecast: Forecast
 
@@ -99,15 +135,27 @@ class Tasks:
         """
         if not TASK_ID.fullmatch(task_id):
             raise _not_found(task_id)
-        job = self.db.read(lambda conn: glance.get(conn, task_id, caller.tenant_id))
-        if job is None:
+        found = self.db.read(lambda conn: _with_leader(conn, task_id, caller.tenant_id))
+        if found is None:
             raise _not_found(task_id)
-        return self.view(job)
+        return self._view(*found)
 
     def view(self, job: Job) -> TaskView:
-        phase, progress = merge(job, self.bus.latest(job.public_id))
-        outlook = self.forecast.outlook(job, progress)
-        return TaskView(job=job, phase=phase, progress=progress, outlook=outlook)
+        """Return how *job*, as just read, stands."""
+        if job.state is not JobState.FOLLOWING:
+            return self._view(job, None)
+        leader = self.db.read(lambda conn: _leader_of(conn, job))
+        return self._view(job, leader)
+
+    def refresh(self, view: TaskView) -> TaskView:
+        """Return *view* with the newest news of the same run, without reading its row again."""
+        return self._view(view.job, view.leader)
+
+    def _view(self, job: Job, leader: Job | None) -> TaskView:
+        run = leader or job
+        phase, progress = merge(run, self.bus.latest(run.public_id))
+        outlook = self.forecast.outlook(run, progress)
+        return TaskView(job=job, phase=phase, progress=progress, outlook=outlook, leader=leader)
 
     def runs(self, view: TaskView) -> list[Attempt]:
         """Return the runs of a task, oldest first."""
@@ -148,23 +196,39 @@ class Tasks:
         """
         if not TASK_ID.fullmatch(task_id):
             raise _not_found(task_id)
-        job = self.db.write(lambda uow: jobs.request_cancel(uow, task_id, caller.tenant_id))
+        job = self.db.write(lambda uow: self._cancel(uow, task_id, caller))
         if job is None:
             raise _not_found(task_id)
         if job.state is JobState.RUNNING:
             self.bus.cancel(job.public_id, job.attempt)
-        elif job.state is JobState.CANCELLED:
-            self._tell(job)
-        else:
+        elif job.state is not JobState.CANCELLED:
             raise TaskNotCancellable(
                 f"task {task_id} is {job.status} already; there is nothing to cancel"
             )
         return self.view(job)
 
+    def run_next(self, task_id: str, caller: Caller) -> TaskView:
+        """Put a queued task of the user before all others of the same user.
+
+        Raises:
+            TaskNotFound: There is none, or it is somebody else's.
+            TaskNotQueued: It does not wait for a worker.
+        """
+        if not TASK_ID.fullmatch(task_id):
+            raise _not_found(task_id)
+        moved = self.db.write(
+            lambda uow: jobs.run_next(uow, task_id, caller.tenant_id, caller.user_id)
+        )
+        if moved is None:
+            view = self.get(task_id, caller)
+            raise TaskNotQueued(_why_not_next(view, caller))
+        return self.view(moved)
+
     def erase(self, task_id: str, caller: Caller) -> None:
         """Delete a task and its files for good; one that waits is cancelled first.
 
-        Files go first: after a failure half-way the task is still there to be erased again.
+        Files that another task shows stay until that one goes too. Files go first: after a failure
+        half-way the task is still there to be erased again.
 
         Raises:
             TaskNotFound: There is none, or it is somebody else's.
@@ -176,20 +240,39 @@ class Tasks:
             job = self.cancel(task_id, caller).job
         if not job.is_terminal:
             raise TaskStillLive(f"task {task_id} is running; cancel it first, then delete it")
+        prefixes = self.db.write(lambda uow: jobs.withdraw(uow, job.id))
         try:
-            self.blobs.delete_prefix(task_id)
+            for prefix in prefixes:
+                self.blobs.delete_prefix(prefix)
         except StorageFailed as error:
             raise ServiceUnavailable(f"the files of {task_id} stay for now: {error}") from error
         self.db.write(lambda uow: jobs.erase(uow, job.id))
 
-    def _tell(self, job: Job) -> None:
-        event = {
-            "attempt": job.attempt,
-            "state": job.state,
-            "phase": job.phase,
-            "progress": job.progress,
-        }
-        self.bus.publish(job.public_id, event)
+    def _cancel(self, uow: UnitOfWork, task_id: str, caller: Caller) -> Job | None:
+        settled = jobs.request_cancel(uow, task_id, caller.tenant_id)
+        if settled is None:
+            return None
+        announce(uow, settled, bus=self.bus, tickets=self.tickets)
+        return settled.job
+
+
+def _with_leader(conn: Connection, task_id: str, tenant_id: int) -> tuple[Job, Job | None] | None:
+    """Return the job, and the one it follows, if any."""
+    job = glance.get(conn, task_id, tenant_id)
+    if job is None:
+        return None
+    if job.state is not JobState.FOLLOWING:
+        return job, None
+    leader = _leader_of(conn, job)
+    if leader is not None:
+        return job, leader
+    again = glance.get(conn, task_id, tenant_id)  # the leader ended between two reads
+    return None if again is None else (again, None)
+
+
+def _leader_of(conn: Connection, job: Job) -> Job | None:
+    leader = None if job.leader_id is None else jobs.get_by_id(conn, job.leader_id)
+    return None if leader is None or leader.is_terminal else leader
 
 
 def merge(job: Job, event: Mapping[str, Any] | None) -> tuple[Phase, float]:
@@ -198,6 +281,15 @@ def merge(job: Job, event: Mapping[str, Any] | None) -> tuple[Phase, float]:
         return job.phase, job.progress
     phase = max(job.phase, Phase(event["phase"]), key=PHASES.index)
     return phase, max(job.progress, float(event["progress"]))
+
+
+def _why_not_next(view: TaskView, caller: Caller) -> str:
+    task_id = view.job.public_id
+    if view.job.user_id != caller.user_id:
+        return f"task {task_id} is another user's; users take turns, each with his own tasks"
+    if view.leader is not None:
+        return f"task {task_id} shares the run of an identical one; there is nothing to move"
+    return f"task {task_id} is {view.status} and waits for no worker; there is nothing to move"
 
 
 def _not_found(task_id: str) -> TaskNotFound:

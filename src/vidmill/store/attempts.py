@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from vidmill.store.models import attempts
 
@@ -31,6 +31,19 @@ _OF_JOB = (
     .where(attempts.c.job_id == bindparam("job"))
     .order_by(attempts.c.attempt)
 )
+
+
+_COUNT = (
+    select(func.count())
+    .select_from(attempts)
+    .where(attempts.c.job_id == bindparam("job"), attempts.c.error_code == bindparam("code"))
+)
+
+
+def count(conn: Connection, job_id: int, *, error_code: str) -> int:
+    """Return how many runs of a job ended with *error_code*."""
+    found: int = conn.execute(_COUNT, {"job": job_id, "code": error_code}).scalar_one()
+    return found
 
 
 def of_job(conn: Connection, job_id: int) -> list[Attempt]:

@@ -1,17 +1,22 @@
 """Taking work and keeping hold of it: the claim and the heartbeat.
 
 A claim is one short transaction: the lane by weighted clocks, in it the tenant by start-time fair
-queuing, of it the oldest job. It reads a handful of index entries however long the queue is. Claims
-are serial because SQLite's writers are; with row locks an advisory lock per pool does the same.
+queuing, of it the user by the same, of him the job he wants first. It reads a handful of index
+entries however long the queue is. Claims of a pool are serial: SQLite's writers are, and on
+PostgreSQL an advisory lock makes them so. Rows are locked in the order of
+`store.locks`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, text, update
+from sqlalchemy import TextClause, bindparam, text, update
 
+from vidmill.domain.breaker import BreakerState, may_claim
 from vidmill.domain.job import LANE_WEIGHT, Job, JobState, Lane, Phase
-from vidmill.domain.scheduling import lane_order
+from vidmill.domain.scheduling import Turn, turns
+from vidmill.store import breakers
 from vidmill.store.counters import audit
 from vidmill.store.models import jobs
 from vidmill.store.rows import to_job
@@ -20,19 +25,69 @@ from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
 
-_CLOCKS = text("SELECT lane, v, lane_v FROM vclock WHERE pool = :pool")
+_SERIAL: Mapping[str, TextClause | None] = {
+    "sqlite": None,
+    "postgresql": text(
+        "SELECT set_config('lock_timeout', '3s', true),"
+        " pg_advisory_xact_lock(hashtextextended(:pool, 0))"
+    ),
+}
+"""Claims of a pool queue here, which on a busy server takes longer than a lock in the way."""
+
+# The breaker comes with the clocks, and of each lane since when the oldest waits that may run; a
+# head whose age is unknown (a counter that drifted) counts as old, so that it is looked at.
+_LANES = text("""
+    SELECT c.lane, c.v, c.lane_v, coalesce(b.state, 'closed') AS breaker, b.retry_at,
+           coalesce(p.state = 'running', false) AS is_probing,
+           (SELECT coalesce(f.head_at, 0) FROM flows f JOIN tenants t ON t.id = f.tenant_id
+             WHERE f.pool = c.pool AND f.lane = c.lane AND f.queued > 0
+               AND t.running < t.cap_running
+             ORDER BY f.head_at LIMIT 1) AS oldest_at
+      FROM vclock c
+      LEFT JOIN breakers b ON b.pool = c.pool AND b.profile = :profile
+      LEFT JOIN jobs p ON p.id = b.probe_job_id
+     WHERE c.pool = :pool""")
 _OPEN_CLOCK = text(
     "INSERT INTO vclock (pool, lane, v, lane_v) VALUES (:pool, :lane, 0, 0) ON CONFLICT DO NOTHING"
 )
-_PICK_FLOW = text("""
-    SELECT f.tenant_id, f.vtime, t.weight
-      FROM flows f JOIN tenants t ON t.id = f.tenant_id
-     WHERE f.pool = :pool AND f.lane = :lane AND f.queued > 0 AND t.running < t.cap_running
-     ORDER BY f.vtime, f.tenant_id LIMIT 1""")
-_HEAD = text("""
+_PICK = text("""
+    SELECT f.tenant_id, f.vtime, f.user_v, f.weight, u.user_id, u.vtime AS user_vtime,
+           coalesce(w.weight, 1.0) AS user_weight
+      FROM (SELECT f.tenant_id, f.vtime, f.user_v, t.weight
+              FROM flows f JOIN tenants t ON t.id = f.tenant_id
+             WHERE f.pool = :pool AND f.lane = :lane AND f.queued > 0
+               AND t.running < t.cap_running
+             ORDER BY f.vtime, f.tenant_id LIMIT 1) f
+      LEFT JOIN user_flows u
+             ON u.pool = :pool AND u.lane = :lane AND u.tenant_id = f.tenant_id
+            AND u.user_id = (SELECT n.user_id FROM user_flows n
+                              WHERE n.pool = :pool AND n.lane = :lane AND n.queued > 0
+                                AND n.tenant_id = f.tenant_id
+                              ORDER BY n.vtime, n.user_id LIMIT 1)
+      LEFT JOIN users w ON w.id = u.user_id""")
+_HEAD = """
     SELECT id FROM jobs
-     WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant AND state = 'queued'
-     ORDER BY id LIMIT 1""")
+     WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant_id AND user_id = :user_id
+       AND state = 'queued'
+     ORDER BY rank, id LIMIT 1"""
+_HEADS: Mapping[str, TextClause] = {
+    "sqlite": text(_HEAD),
+    "postgresql": text(_HEAD + " FOR UPDATE"),
+}
+# Claims of other pools may have used the tenant's last place, and runs that end correct the clocks:
+# what is charged is read again, held. Rows are locked in the order of the names.
+_HOLD: Mapping[str, TextClause | None] = {
+    "sqlite": None,
+    "postgresql": text("""
+    SELECT f.tenant_id, f.vtime, f.user_v, t.weight, u.user_id, u.vtime AS user_vtime,
+           CAST(:user_weight AS double precision) AS user_weight
+      FROM flows f
+      JOIN user_flows u ON u.pool = f.pool AND u.lane = f.lane AND u.tenant_id = f.tenant_id
+      JOIN tenants t ON t.id = f.tenant_id
+     WHERE f.pool = :pool AND f.lane = :lane AND f.tenant_id = :tenant_id
+       AND u.user_id = :user_id AND t.running < t.cap_running
+       FOR NO KEY UPDATE OF t, f, u"""),
+}
 _TAKE = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"), jobs.c.state == JobState.QUEUED)
@@ -48,24 +103,40 @@ _TAKE = (
     )
     .returning(jobs)
 )
-_CHARGE = text(
-    "UPDATE flows SET vtime = :vtime WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant"
-)
-_MOVE_CLOCK = text("""
+_CHARGE = text("""
+    UPDATE flows SET vtime = :vtime, user_v = :user_v
+     WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant""")
+_CHARGE_USER = text("""
+    UPDATE user_flows SET vtime = :vtime
+     WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant AND user_id = :user""")
+_MOVE_CLOCKS = text("""
     UPDATE vclock SET
         v = CASE WHEN lane = :lane AND v < :start THEN :start ELSE v END,
-        lane_v = CASE WHEN lane = :lane THEN :lane_start + :share
-                      WHEN lane_v < :lane_start THEN :lane_start ELSE lane_v END
+        lane_v = CASE WHEN lane = :turn THEN :turn_start + :share
+                      WHEN lane_v < :turn_start THEN :turn_start ELSE lane_v END
      WHERE pool = :pool""")
 _BEGIN_ATTEMPT = text(
     "INSERT INTO attempts (job_id, attempt, worker, started_at)"
     " VALUES (:job, :attempt, :worker, :now)"
 )
-_HOLD = text("""
+_RENEW = text("""
     UPDATE jobs SET lease_until = :until, phase = :phase,
            progress = CASE WHEN progress > :progress THEN progress ELSE :progress END
      WHERE id = :job AND attempt = :attempt AND worker = :worker AND state = 'running'
  RETURNING is_cancel_requested""")
+
+LOOKS_MAX = 4
+"""Looks for a lane's head: one may find that a cancel was quicker, one that a counter drifted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRules:
+    """See the setting of the same name."""
+
+    batch_age_s: float = 1800.0
+
+
+_RULES = ClaimRules()
 
 
 class Progress(NamedTuple):
@@ -85,21 +156,46 @@ class Owned(NamedTuple):
     is_cancel_requested: bool
 
 
-def claim(uow: UnitOfWork, *, pool: str, worker: str, lease_s: float) -> Job | None:
-    """Give *worker* the job of *pool* whose turn it is, with a lease; None when nothing may run."""
-    clocks = _clocks(uow, pool)
-    for lane in lane_order({lane: clock.lane_v for lane, clock in clocks.items()}):
-        picked = _head(uow, pool, lane)
-        if picked is None:
-            continue
-        job_id, flow = picked
-        taken = {"job": job_id, "by": worker, "until": uow.now + lease_s, "now": uow.now}
-        job = to_job(uow.conn.execute(_TAKE, taken).one())
-        _charge(uow, job, flow=flow, clock=clocks[lane])
-        begun = {"job": job.id, "attempt": job.attempt, "worker": worker, "now": uow.now}
-        uow.conn.execute(_BEGIN_ATTEMPT, begun)
-        return job
-    return None
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Who claims, and where."""
+
+    pool: str
+    worker: str
+    profile: str
+    lease_s: float
+    is_probe: bool
+
+
+def claim(
+    uow: UnitOfWork,
+    *,
+    pool: str,
+    worker: str,
+    profile: str,
+    lease_s: float,
+    rules: ClaimRules = _RULES,
+) -> Job | None:
+    """Give *worker* the job of *pool* whose turn it is, with a lease; None when nothing may run.
+
+    *profile* is the model the worker has loaded; its circuit breaker may let the pool rest.
+    """
+    serial = _SERIAL[uow.conn.dialect.name]
+    if serial is not None:
+        uow.conn.execute(serial, {"pool": pool})
+    lanes = _lanes(uow, pool, profile)
+    breaker = lanes[Lane.STANDARD]
+    state = BreakerState(breaker.breaker)
+    probing = {"retry_at": breaker.retry_at, "is_probing": bool(breaker.is_probing)}
+    if not may_claim(state, **probing, now=uow.now):
+        return None
+    is_probe = state is not BreakerState.CLOSED
+    asked = _Asked(pool=pool, worker=worker, profile=profile, lease_s=lease_s, is_probe=is_probe)
+    clock = {lane: row.lane_v for lane, row in lanes.items()}
+    oldest_at = {lane: r.oldest_at for lane, r in lanes.items() if r.oldest_at is not None}
+    order = turns(clock, oldest_at=oldest_at, now=uow.now, batch_age_s=rules.batch_age_s)
+    found = (_take_turn(uow, asked, turn, lanes) for turn in order)
+    return next((job for job in found if job is not None), None)
 
 
 def heartbeat(
@@ -114,39 +210,84 @@ def heartbeat(
     for job_id, attempt, phase, share in progress:
         values = {"job": job_id, "attempt": attempt, "worker": worker, "phase": phase}
         values |= {"until": uow.now + lease_s, "progress": share}
-        row = uow.conn.execute(_HOLD, values).first()
+        row = uow.conn.execute(_RENEW, values).first()
         if row is not None:
             owned.append(Owned(job_id, attempt, bool(row.is_cancel_requested)))
     return owned
 
 
-def _clocks(uow: UnitOfWork, pool: str) -> dict[Lane, Any]:
-    found = {Lane(row.lane): row for row in uow.conn.execute(_CLOCKS, {"pool": pool})}
+def _lanes(uow: UnitOfWork, pool: str, profile: str) -> dict[Lane, Any]:
+    asked = {"pool": pool, "profile": profile}
+    found = {Lane(row.lane): row for row in uow.conn.execute(_LANES, asked)}
     if len(found) == len(Lane):
         return found
     uow.conn.execute(_OPEN_CLOCK, [{"pool": pool, "lane": lane} for lane in Lane])
-    return _clocks(uow, pool)
+    return _lanes(uow, pool, profile)
 
 
-def _head(uow: UnitOfWork, pool: str, lane: Lane) -> tuple[int, Any] | None:
-    """Return the id of the lane's next job and its flow."""
-    key: dict[str, object] = {"pool": pool, "lane": lane}
-    while (flow := uow.conn.execute(_PICK_FLOW, key).first()) is not None:
-        of_flow = {**key, "tenant": flow.tenant_id}
-        job_id = uow.conn.execute(_HEAD, of_flow).scalar()
+def _take_turn(uow: UnitOfWork, asked: _Asked, turn: Turn, lanes: Mapping[Lane, Any]) -> Job | None:
+    """Begin the next job of the lane that is served at *turn*; None when none may run."""
+    picked = _pick(uow, asked, turn.served)
+    if picked is None:
+        return None
+    job_id, flow = picked
+    taken = {"job": job_id, "by": asked.worker, "until": uow.now + asked.lease_s, "now": uow.now}
+    job = to_job(uow.conn.execute(_TAKE, taken).one())
+    begun = {"job": job.id, "attempt": job.attempt, "worker": asked.worker, "now": uow.now}
+    uow.conn.execute(_BEGIN_ATTEMPT, begun)
+    start = _charge(uow, job, flow=flow, v=lanes[turn.served].v)
+    moved = {"lane": turn.served, "start": start, "turn": turn.of}
+    moved |= {"turn_start": lanes[turn.of].lane_v, "share": 1.0 / LANE_WEIGHT[turn.of]}
+    uow.conn.execute(_MOVE_CLOCKS, {"pool": asked.pool, **moved})
+    return job
+
+
+def _pick(uow: UnitOfWork, asked: _Asked, lane: Lane) -> tuple[int, Any] | None:
+    """Return the id of the lane's next job and the row it is charged to, ours until the end."""
+    of_lane: dict[str, object] = {"pool": asked.pool, "lane": lane}
+    for look in range(LOOKS_MAX):
+        flow = uow.conn.execute(_PICK, of_lane).first()
+        if flow is None:
+            return None
+        job_id = _head(uow, of_lane, flow)
         if job_id is not None:
-            return job_id, flow
-        log.error("flow_counter_drifted", pool=pool, lane=int(lane), tenant_id=flow.tenant_id)
-        audit(uow)
+            held = _hold(uow, asked, of_lane, flow=flow, job_id=job_id)
+            if held is not None:
+                return job_id, held
+        elif look:  # once may be a cancel that was quicker
+            log.error("flow_counter_drifted", pool=asked.pool, tenant_id=flow.tenant_id)
+            audit(uow)
     return None
 
 
-def _charge(uow: UnitOfWork, job: Job, *, flow: Any, clock: Any) -> None:
-    """Move the clocks; who was away re-enters at the present, with neither credit nor debt."""
-    start = max(flow.vtime, clock.v)
-    key = {"pool": job.pool, "lane": job.lane}
+def _head(uow: UnitOfWork, of_lane: Mapping[str, object], flow: Any) -> int | None:
+    whose = {**of_lane, "tenant_id": flow.tenant_id, "user_id": flow.user_id}
+    found: int | None = uow.conn.execute(_HEADS[uow.conn.dialect.name], whose).scalar()
+    return found
+
+
+def _hold(
+    uow: UnitOfWork, asked: _Asked, of_lane: Mapping[str, object], *, flow: Any, job_id: int
+) -> Any:
+    """Hold what the claim changes, as it is now; None when the tenant's last place is gone."""
+    if asked.is_probe:  # before the tenant: whoever settles a run locks in this order
+        breakers.begin_probe(uow, pool=asked.pool, profile=asked.profile, job_id=job_id)
+    query = _HOLD[uow.conn.dialect.name]
+    if query is None:
+        return flow
+    whose = {"tenant_id": flow.tenant_id, "user_id": flow.user_id, "user_weight": flow.user_weight}
+    return uow.conn.execute(query, {**of_lane, **whose}).first()
+
+
+def _charge(uow: UnitOfWork, job: Job, *, flow: Any, v: float) -> float:
+    """Charge tenant and user; return the lane's virtual time.
+
+    Who was away re-enters at the present, with neither credit nor debt.
+    """
+    key = {"pool": job.pool, "lane": job.lane, "tenant": job.tenant_id}
+    start, user_start = max(flow.vtime, v), max(flow.user_vtime, flow.user_v)
     vtime = start + job.est_cost_s / flow.weight
-    uow.conn.execute(_CHARGE, {**key, "tenant": job.tenant_id, "vtime": vtime})
-    share = 1.0 / LANE_WEIGHT[job.lane]
-    moved = {**key, "start": start, "lane_start": clock.lane_v, "share": share}
-    uow.conn.execute(_MOVE_CLOCK, moved)
+    uow.conn.execute(_CHARGE, {**key, "vtime": vtime, "user_v": user_start})
+    vtime = user_start + job.est_cost_s / flow.user_weight
+    uow.conn.execute(_CHARGE_USER, {**key, "user": job.user_id, "vtime": vtime})
+    return float(start)

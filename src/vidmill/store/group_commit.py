@@ -1,42 +1,81 @@
 """Group commit: one writer thread, one durable commit for all writes that wait."""
 
-import contextlib
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection
 
 from vidmill.domain.errors import ServiceUnavailable
-from vidmill.store import sqlite
-from vidmill.store.turnstile import Turnstile
 from vidmill.store.unit import UnitOfWork
 from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
-LOCK_WAIT_S = 10.0
-"""How long a write waits for other processes; a claim or a batch takes milliseconds."""
+CLOSED = "The database is closed; try again after the restart."
 
-BATCH_MAX = 256
-"""Writes that share a commit; bounds how long the lock is held (about 50 ms of inserts)."""
+
+class Link(Protocol):
+    """The writer's own connection, and how its kind of database makes a transaction of many."""
+
+    batch_max: int
+    """Writes that share a commit; bounds how long its locks are held."""
+
+    @property
+    def conn(self) -> Connection: ...
+
+    def begin(self, *, is_last: bool) -> float:
+        """Begin a transaction; return the database's clock, Unix seconds.
+
+        Unless *is_last*, a collision will be tried again, so that it is better told soon.
+
+        Raises:
+            ServiceUnavailable: Not now.
+        """
+        ...
+
+    def mark(self) -> None:
+        """Begin the part that `undo` would undo."""
+        ...
+
+    def undo(self) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None:
+        """Leave the transaction, whatever state it is in. Never raises."""
+        ...
+
+    def is_over(self) -> bool:
+        """Whether the transaction has ended by itself: the disk is full, the connection lost."""
+        ...
+
+    def trouble_of(self, error: BaseException) -> str | None:
+        """Return what to tell people when *error* speaks of the moment, else None."""
+        ...
+
+    def is_collision(self, error: BaseException) -> bool:
+        """Whether *error* only says that another transaction was in the way."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class _Call:
     """One caller's work, and where its outcome waits for him."""
 
-    __slots__ = ("_done", "error", "fn", "on_done", "unit", "value")
+    __slots__ = ("_done", "error", "fn", "on_done", "order", "unit", "value")
 
     def __init__(
         self,
         fn: Callable[[UnitOfWork], Any],
         on_done: Callable[[Callable[[], Any]], object] | None = None,
+        order: int = 0,
     ) -> None:
         self.fn = fn
+        self.order = order
         self.on_done = on_done
         self.value: Any = None
         self.error: BaseException | None = None
@@ -65,16 +104,9 @@ class _Call:
 class GroupWriter:
     """The one writer thread of this process; see `store.session` for why."""
 
-    def __init__(
-        self, engine: Engine, *, clock: Callable[[], float], lock_wait_s: float = LOCK_WAIT_S
-    ) -> None:
-        self._clock = clock
-        self._lock_wait_s = lock_wait_s
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._conn = sqlite.connect(engine)
-        self._turnstile = Turnstile(Path(f"{engine.url.database}-turn"))
-        self._driver = cast("sqlite3.Connection", self._conn.connection.driver_connection)
-        self._driver.execute("PRAGMA busy_timeout=0")  # the turnstile waits, and waits fairly
         self._door = threading.Lock()
         self._is_closed = False
         self._thread = threading.Thread(target=self._loop, name="vidmill-writer", daemon=True)
@@ -88,14 +120,17 @@ class GroupWriter:
         return cast("T", call.outcome())
 
     def begin(
-        self, fn: Callable[[UnitOfWork], T], on_done: Callable[[Callable[[], T]], object]
+        self,
+        fn: Callable[[UnitOfWork], T],
+        on_done: Callable[[Callable[[], T]], object],
+        order: int = 0,
     ) -> None:
-        self._put(_Call(fn, on_done))
+        self._put(_Call(fn, on_done, order))
 
     def _put(self, call: _Call) -> None:
         with self._door:
             if self._is_closed:
-                raise ServiceUnavailable("The database is closed; try again after the restart.")
+                raise ServiceUnavailable(CLOSED)
             self._calls.put(call)
 
     def close(self) -> None:
@@ -105,17 +140,13 @@ class GroupWriter:
             self._is_closed = True
             self._calls.put(None)
         self._thread.join()
-        self._conn.close()
-        self._turnstile.close()
+        self._link.close()
 
     def _loop(self) -> None:
         is_open = True
         while is_open:
             batch, is_open = self._next_batch()
-            try:
-                self._commit(batch)
-            except BaseException as error:  # noqa: BLE001  the thread outlives any one batch
-                self._abandon(batch, error)
+            self._attempt(batch)
             for call in batch:
                 call.finish()
 
@@ -125,7 +156,7 @@ class GroupWriter:
         call = self._calls.get()
         while call is not None:
             batch.append(call)
-            if len(batch) == BATCH_MAX:
+            if len(batch) == self._link.batch_max:
                 return batch, True
             try:
                 call = self._calls.get_nowait()
@@ -133,45 +164,49 @@ class GroupWriter:
                 return batch, True
         return batch, False
 
-    def _commit(self, batch: list[_Call]) -> None:
+    def _attempt(self, batch: list[_Call], *, is_last: bool = False) -> None:
+        try:
+            self._commit(batch, is_last=is_last)
+        except BaseException as error:  # noqa: BLE001  the thread outlives any one batch
+            self._link.rollback()
+            if self._link.is_collision(error) and not is_last:
+                self._attempt_each(batch)
+            else:
+                self._abandon(batch, error)
+
+    def _attempt_each(self, batch: list[_Call]) -> None:
+        """Once more, one by one: alone, a call takes its locks in the order everybody keeps."""
+        for call in batch:
+            call.error = call.unit = None
+            self._attempt([call], is_last=True)
+
+    def _commit(self, batch: list[_Call], *, is_last: bool) -> None:
         if not batch:
             return
-        if not self._turnstile.pass_through(self._begin, timeout_s=self._lock_wait_s):
-            raise ServiceUnavailable(sqlite.TROUBLES["SQLITE_BUSY"])
-        for call in batch:
-            self._run_one(call)
-        self._driver.execute("COMMIT")
+        now = self._link.begin(is_last=is_last)
+        for call in sorted(batch, key=lambda call: call.order):
+            self._run_one(call, now)
+        self._link.commit()
 
-    def _begin(self) -> bool:
-        try:
-            self._driver.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                return False
-            raise
-        return True
-
-    def _run_one(self, call: _Call) -> None:
-        """Run one call in its savepoint; only trouble with the database itself goes further."""
-        unit = UnitOfWork(self._conn, self._clock())
-        self._driver.execute("SAVEPOINT call")
+    def _run_one(self, call: _Call, now: float) -> None:
+        """Run one call on its own part; only trouble with the database itself goes further."""
+        unit = UnitOfWork(self._link.conn, now)
+        self._link.mark()
         try:
             call.value = call.fn(unit)
         except BaseException as error:
             # A full disk may have rolled the whole transaction back already; then all are told.
-            if not self._driver.in_transaction or sqlite.trouble_of(error):
+            is_ours = self._link.trouble_of(error) or self._link.is_collision(error)
+            if self._link.is_over() or is_ours:
                 raise
             call.error = error
-            self._driver.execute("ROLLBACK TO call")
+            self._link.undo()
         else:
             call.unit = unit
-        self._driver.execute("RELEASE call")
 
     def _abandon(self, batch: list[_Call], error: BaseException) -> None:
-        """Undo the batch and tell all; what had failed on its own account keeps its own error."""
+        """Tell all; what had failed on its own account keeps its own error."""
         log.warning("write_failed", calls=len(batch), reason=str(getattr(error, "orig", error)))
-        trouble = sqlite.trouble_of(error)
+        trouble = self._link.trouble_of(error)
         for call in batch:
             call.error = call.error or (ServiceUnavailable(trouble) if trouble else error)
-        with contextlib.suppress(sqlite3.Error):  # it may have rolled back already
-            self._driver.execute("ROLLBACK")

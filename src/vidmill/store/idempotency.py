@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, or_, select, tuple_
+from sqlalchemy import and_, bindparam, delete, exists, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from vidmill.domain.errors import IdempotencyKeyReused
@@ -33,18 +33,22 @@ def take_key(uow: UnitOfWork, *, tenant_id: int, key: str, fingerprint: str, pub
     """
     oldest = uow.now - KEPT_S
     new = {"fingerprint": fingerprint, "public_id": public_id, "created_at": uow.now}
-    is_free = or_(
-        keys.c.created_at < oldest,
-        ~exists().where(jobs.c.public_id == keys.c.public_id),  # erased meanwhile
-    )
     insert = _INSERTS[uow.conn.dialect.name](keys).values(tenant_id=tenant_id, key=key, **new)
     taken = insert.on_conflict_do_update(
-        index_elements=[keys.c.tenant_id, keys.c.key], set_=new, where=is_free
+        index_elements=[keys.c.tenant_id, keys.c.key],
+        set_=new,
+        where=keys.c.created_at < oldest,
     ).returning(keys.c.public_id)
     if uow.conn.execute(taken).first() is not None:
         _forget(uow, oldest)
         return public_id
-    row = uow.conn.execute(_FIND, {"tenant": tenant_id, "name": key}).one()
+    # Its row is locked now. A statement of its own asks for the job: one that waited for another
+    # transaction sees the key which that one wrote, but not yet its job.
+    named = {"tenant": tenant_id, "name": key}
+    row = uow.conn.execute(_FIND, named).one()
+    if not row.is_there:  # it was erased meanwhile
+        uow.conn.execute(_TAKE_OVER, {**named, **new})
+        return public_id
     if row.fingerprint != fingerprint:
         raise IdempotencyKeyReused(
             f"the key stands for another request, the task {row.public_id};"
@@ -53,9 +57,13 @@ def take_key(uow: UnitOfWork, *, tenant_id: int, key: str, fingerprint: str, pub
     return str(row.public_id)
 
 
-_FIND = select(keys.c.fingerprint, keys.c.public_id).where(
-    keys.c.tenant_id == bindparam("tenant"), keys.c.key == bindparam("name")
-)
+_IS_KEY = and_(keys.c.tenant_id == bindparam("tenant"), keys.c.key == bindparam("name"))
+_FIND = select(
+    keys.c.fingerprint,
+    keys.c.public_id,
+    exists().where(jobs.c.public_id == keys.c.public_id).label("is_there"),
+).where(_IS_KEY)
+_TAKE_OVER = update(keys).where(_IS_KEY)
 
 
 def _forget(uow: UnitOfWork, oldest: float) -> None:

@@ -1,29 +1,35 @@
-"""The job table: putting jobs in, finding and listing them.
+"""The job table: finding and listing jobs, moving one to the front, erasing one.
 
-What moves a job lies in `claim`, `settle` and `upkeep`, what tells its place in `places`; all are
-re-exported here, so that callers say `jobs.claim`.
+What accepts a job lies in `insertion`, what moves it in `claim`, `settle` and `upkeep`, what tells
+its place in `places`; all are re-exported here, so that callers say `jobs.claim`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, or_, select
-from sqlalchemy import insert as insert_into
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    or_,
+    select,
+    update,
+)
 
-from vidmill.domain.clip import ClipSpec
-from vidmill.domain.errors import QueueFull
-from vidmill.domain.job import MAX_ATTEMPTS, WIRE, Job, JobState, Lane, WireStatus
+from vidmill.domain.job import WIRE, Job, JobState, Phase, WireStatus
 from vidmill.store.claim import Owned, Progress, claim, heartbeat
 from vidmill.store.counters import Drift, audit, find_drift
-from vidmill.store.direct import Direct
 from vidmill.store.glance import get
-from vidmill.store.models import JOB_COLUMNS, SEARCH_TEXT, attempts, jobs, tenants
+from vidmill.store.insertion import NewJob, insert, insert_many
+from vidmill.store.locks import lock_flows
+from vidmill.store.models import JOB_COLUMNS, SEARCH_TEXT, attempts, jobs
 from vidmill.store.places import (
     LaneDepth,
     QueueSnapshot,
-    expected_cost_s,
     position,
     queue_depths,
     queue_snapshot,
@@ -35,12 +41,14 @@ from vidmill.store.settle import (
     Failed,
     Outcome,
     Requeued,
+    Settled,
     Succeeded,
+    hold,
     request_cancel,
     settle,
 )
 from vidmill.store.unit import UnitOfWork
-from vidmill.store.upkeep import Swept, outcome_of, promote, release_dead, sweep
+from vidmill.store.upkeep import outcome_of, promote, release_dead, sweep
 
 __all__ = [
     "Cancelled",
@@ -55,17 +63,18 @@ __all__ = [
     "Progress",
     "QueueSnapshot",
     "Requeued",
+    "Settled",
     "Succeeded",
-    "Swept",
     "audit",
     "claim",
     "erase",
-    "expected_cost_s",
     "find_drift",
     "get",
     "get_by_id",
     "heartbeat",
+    "hold",
     "insert",
+    "insert_many",
     "outcome_of",
     "page",
     "position",
@@ -74,26 +83,11 @@ __all__ = [
     "queue_snapshot",
     "release_dead",
     "request_cancel",
+    "run_next",
     "settle",
     "sweep",
+    "withdraw",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """A job about to be accepted; with *not_before* in the future it begins delayed."""
-
-    public_id: str
-    tenant_id: int
-    pool: str
-    spec: ClipSpec
-    request: Mapping[str, Any]
-    est_cost_s: float
-    lane: Lane = Lane.STANDARD
-    max_attempts: int = MAX_ATTEMPTS
-    not_before: float | None = None
-    client_reference: str | None = None
-    parent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,42 +107,71 @@ class JobFilter:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-_TENANT = Direct(
-    select(tenants.c.queued, tenants.c.cap_queued).where(tenants.c.id == bindparam("tenant"))
-)
-_INSERT = Direct(
-    insert_into(jobs).returning(jobs.c.id),
-    columns=[*NewJob.__dataclass_fields__, "state", "submitted_at", "attempt", "search_text"],
-)
 _BY_ID = select(jobs).where(jobs.c.id == bindparam("job"))
-
-
-def insert(uow: UnitOfWork, new: NewJob) -> Job:
-    """Accept *new*.
-
-    Raises:
-        QueueFull: The tenant has as many queued jobs as he may.
-    """
-    tenant = _TENANT.first(uow.conn, {"tenant": new.tenant_id})
-    assert tenant is not None, "whoever holds a key has a tenant"
-    queued, cap_queued = tenant
-    if queued >= cap_queued:
-        raise QueueFull(
-            f"{queued} tasks are queued, and {cap_queued} is the limit;"
-            " try again when some have finished"
-        )
-    is_delayed = new.not_before is not None and new.not_before > uow.now
-    state = JobState.DELAYED if is_delayed else JobState.QUEUED
-    values = {**vars(new), "state": state, "submitted_at": uow.now, "attempt": 0}
-    texts = {"spec": json.dumps(new.spec.to_json()), "request": json.dumps(dict(new.request))}
-    row = _INSERT.first(uow.conn, {**values, **texts, "search_text": _search_text(new)})
-    assert row is not None  # RETURNING
-    return Job(id=row[0], **values)
 
 
 def get_by_id(conn: Connection, job_id: int) -> Job | None:
     row = conn.execute(_BY_ID, {"job": job_id}).first()
     return None if row is None else to_job(row)
+
+
+_MINE = (
+    select(jobs)
+    .where(
+        jobs.c.public_id == bindparam("public"),
+        jobs.c.tenant_id == bindparam("tenant"),
+        jobs.c.user_id == bindparam("user"),
+        jobs.c.state == JobState.QUEUED,
+    )
+    .with_for_update()
+)
+_HEAD = (
+    select(jobs.c.id, jobs.c.rank)
+    .where(
+        jobs.c.pool == bindparam("pool"),
+        jobs.c.lane == bindparam("lane"),
+        jobs.c.tenant_id == bindparam("tenant"),
+        jobs.c.user_id == bindparam("user"),
+        jobs.c.state == JobState.QUEUED,
+    )
+    .order_by(jobs.c.rank, jobs.c.id)
+    .limit(1)
+)
+
+
+def run_next(uow: UnitOfWork, public_id: str, tenant_id: int, user_id: int) -> Job | None:
+    """Put a queued job of the user before all his others; None if he has no such job queued."""
+    asked = {"public": public_id, "tenant": tenant_id, "user": user_id}
+    row = uow.conn.execute(_MINE, asked).first()
+    if row is None:
+        return None
+    lock_flows(uow, [row])
+    flow = {"pool": row.pool, "lane": row.lane, "tenant": tenant_id, "user": user_id}
+    head = uow.conn.execute(_HEAD, flow).one()
+    if head.id == row.id:
+        return to_job(row)
+    moved = update(jobs).where(jobs.c.id == row.id).values(rank=head.rank - 1).returning(jobs)
+    return to_job(uow.conn.execute(moved).one())
+
+
+def withdraw(uow: UnitOfWork, job_id: int) -> tuple[str, ...]:
+    """Mark a finished job as being erased; return the prefixes of files that are to go with it.
+
+    From here on nobody is answered with its files; they stay if other jobs show them. Delete what
+    is returned, then `erase`. Done again, as after a failure half-way, it says the same.
+    """
+    job = uow.conn.execute(_BY_ID, {"job": job_id}).first()
+    if job is None:
+        return ()
+    owner = job.files_of or job.public_id
+    shows = or_(jobs.c.public_id == owner, jobs.c.files_of == owner)
+    # In one order, so that of two that go at once the second sees the first.
+    held = select(jobs.c.id).where(shows).order_by(jobs.c.id).with_for_update()
+    uow.conn.execute(held).all()
+    uow.conn.execute(update(jobs).where(jobs.c.id == job_id).values(phase=Phase.ERASING))
+    others = select(jobs.c.id).where(shows, jobs.c.id != job_id, jobs.c.phase != Phase.ERASING)
+    is_shown = uow.conn.execute(others.limit(1)).first() is not None
+    return () if is_shown else (owner,)
 
 
 def erase(uow: UnitOfWork, job_id: int) -> None:
@@ -204,7 +227,3 @@ def _has_status(status: WireStatus) -> ColumnElement[bool]:
     if status is WireStatus.PROCESSING:
         return or_(has_state, and_(jobs.c.state == JobState.QUEUED, jobs.c.attempt > 0))
     return has_state
-
-
-def _search_text(new: NewJob) -> str:
-    return f"{new.request.get('prompt') or ''}\n{new.client_reference or ''}".casefold()

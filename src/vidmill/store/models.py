@@ -1,9 +1,11 @@
 """The tables, as SQLAlchemy Core sees them. `migrations` makes them; a test holds the two equal.
 
-Instants are Unix seconds. `flows.queued`, `flows.queued_cost_s`, `flows.head_at`, `tenants.queued`
-and `tenants.running` are written by triggers on `jobs` and by nothing else: counters kept by
-application code drifted within minutes when measured.
+Instants are Unix seconds. `queued`, `queued_cost_s` and `head_at` of `flows` and `user_flows`,
+`tenants.queued`, `tenants.running` and every line of `ledger` are written by triggers on `jobs` and
+by nothing else: counters kept by application code drifted within minutes when measured.
 """
+
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -19,9 +21,11 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     false,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
 
@@ -29,15 +33,43 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers only an INTEGER PRIMARY KEY by itself."""
 
 
+Json = JSON().with_variant(JSONB, "postgresql")
+
+
+_NULLABLE_JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Return what makes an index partial on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 def _instant(name: str, *, nullable: bool = True) -> Column[float]:
     return Column(name, Double, nullable=nullable)
 
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("lane", SmallInteger, nullable=False),
+    Column("pools", Json, nullable=False),
+    Column("weight", Double, nullable=False),
+    Column("cap_running", Integer, nullable=False),
+    Column("cap_queued", Integer, nullable=False),
+    Column("cached_price_percent", Integer, nullable=False, server_default="0"),
+    _instant("created_at", nullable=False),
+    CheckConstraint("weight > 0", name="plans_weight_positive"),
+    CheckConstraint("cached_price_percent BETWEEN 0 AND 100", name="plans_cached_price_share"),
+)
 
 tenants = Table(
     "tenants",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
+    Column("plan_id", Integer),  # SQLite adds no foreign key to a table that is there
     Column("weight", Double, nullable=False),
     Column("cap_running", Integer, nullable=False),
     Column("cap_queued", Integer, nullable=False),
@@ -45,6 +77,18 @@ tenants = Table(
     Column("running", Integer, nullable=False, server_default="0"),
     _instant("created_at", nullable=False),
     CheckConstraint("weight > 0", name="tenants_weight_positive"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("weight", Double, nullable=False, server_default="1"),
+    _instant("created_at", nullable=False),
+    UniqueConstraint("tenant_id", "name"),
+    CheckConstraint("weight > 0", name="users_weight_positive"),
 )
 
 api_keys = Table(
@@ -55,6 +99,7 @@ api_keys = Table(
     Column("name", Text, nullable=False),
     Column("key_hash", Text, nullable=False, unique=True),
     _instant("created_at", nullable=False),
+    Column("user_id", Integer),
 )
 
 jobs = Table(
@@ -68,8 +113,8 @@ jobs = Table(
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("max_attempts", Integer, nullable=False),
-    Column("spec", JSON, nullable=False),
-    Column("request", JSON, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("request", Json, nullable=False),
     Column("est_cost_s", Double, nullable=False),
     _instant("submitted_at", nullable=False),
     Column("phase", Text, nullable=False, server_default="waiting"),
@@ -80,12 +125,18 @@ jobs = Table(
     _instant("started_at"),
     _instant("finished_at"),
     Column("is_cancel_requested", Boolean, nullable=False, server_default=false()),
-    Column("result", JSON(none_as_null=True)),
+    Column("result", _NULLABLE_JSON),
     Column("error_code", Text),
     Column("error_message", Text),
     Column("client_reference", Text),
     Column("parent", Text),  # a public id, no foreign key: lineage outlives the parent
     Column("search_text", Text, nullable=False),
+    Column("user_id", Integer, nullable=False, server_default="0"),
+    Column("rank", BigInteger, nullable=False, server_default="0"),
+    Column("price_credits", Integer, nullable=False, server_default="0"),
+    Column("cache_key", Text),
+    Column("leader_id", BigInteger),
+    Column("files_of", Text),  # a public id
     CheckConstraint(
         "state <> 'running' OR (worker IS NOT NULL AND lease_until IS NOT NULL)",
         name="jobs_running_has_lease",
@@ -102,21 +153,38 @@ Index(
     jobs.c.pool,
     jobs.c.lane,
     jobs.c.tenant_id,
+    jobs.c.user_id,
+    jobs.c.rank,
     jobs.c.id,
-    sqlite_where=text("state = 'queued'"),
-    postgresql_where=text("state = 'queued'"),
+    **_where("state = 'queued'"),
 )
+Index(
+    "jobs_leader",
+    jobs.c.tenant_id,
+    jobs.c.cache_key,
+    unique=True,
+    **_where(
+        "cache_key IS NOT NULL AND state IN ('queued', 'delayed', 'running', 'review')",
+    ),
+)
+Index(
+    "jobs_cached",
+    jobs.c.tenant_id,
+    jobs.c.cache_key,
+    jobs.c.id,
+    **_where("cache_key IS NOT NULL AND state = 'succeeded' AND files_of IS NULL"),
+)
+Index("jobs_followers", jobs.c.leader_id, **_where("state = 'following'"))
+Index("jobs_files_of", jobs.c.files_of, **_where("files_of IS NOT NULL"))
 Index(
     "jobs_due",
     jobs.c.not_before,
-    sqlite_where=text("state = 'delayed'"),
-    postgresql_where=text("state = 'delayed'"),
+    **_where("state = 'delayed'"),
 )  # Not on lease_until: renewing 300 leases would move 300 entries; sweeping 300 rows is nothing.
 Index(
     "jobs_running",
     jobs.c.worker,
-    sqlite_where=text("state = 'running'"),
-    postgresql_where=text("state = 'running'"),
+    **_where("state = 'running'"),
 )
 Index("jobs_list", jobs.c.tenant_id, jobs.c.id)
 Index("jobs_list_state", jobs.c.tenant_id, jobs.c.state, jobs.c.id)
@@ -125,8 +193,7 @@ Index(
     jobs.c.tenant_id,
     jobs.c.client_reference,
     jobs.c.id,
-    sqlite_where=text("client_reference IS NOT NULL"),
-    postgresql_where=text("client_reference IS NOT NULL"),
+    **_where("client_reference IS NOT NULL"),
 )
 
 SEARCH_TEXT = jobs.c.search_text
@@ -172,6 +239,7 @@ flows = Table(
     Column("queued_cost_s", Double, nullable=False, server_default="0"),
     Column("vtime", Double, nullable=False, server_default="0"),
     _instant("head_at"),
+    Column("user_v", Double, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
@@ -181,9 +249,49 @@ Index(
     flows.c.lane,
     flows.c.vtime,
     flows.c.tenant_id,
-    sqlite_where=text("queued > 0"),
-    postgresql_where=text("queued > 0"),
+    **_where("queued > 0"),
 )
+
+Index(
+    "flows_oldest",
+    flows.c.pool,
+    flows.c.lane,
+    flows.c.head_at,
+    **_where("queued > 0"),
+)
+
+user_flows = Table(
+    "user_flows",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("lane", SmallInteger, primary_key=True),
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), primary_key=True),
+    Column("user_id", Integer, primary_key=True),
+    Column("queued", Integer, nullable=False, server_default="0"),
+    Column("queued_cost_s", Double, nullable=False, server_default="0"),
+    Column("vtime", Double, nullable=False, server_default="0"),
+    _instant("head_at"),
+    sqlite_with_rowid=False,
+)
+
+Index(
+    "user_flows_pick",
+    user_flows.c.pool,
+    user_flows.c.lane,
+    user_flows.c.tenant_id,
+    user_flows.c.vtime,
+    user_flows.c.user_id,
+    **_where("queued > 0"),
+)
+
+Index(
+    "user_flows_oldest",
+    user_flows.c.pool,
+    user_flows.c.lane,
+    user_flows.c.tenant_id,
+    user_flows.c.head_at,
+    **_where("queued > 0"),
+)  # a tenant of a thousand users: which of their next jobs is the oldest
 
 vclock = Table(
     "vclock",
@@ -219,7 +327,55 @@ workers = Table(
     Column("detail", Text, nullable=False, server_default=""),
     _instant("started_at", nullable=False),
     _instant("lease_until", nullable=False),
+    Column("worker_class", Text, nullable=False, server_default=""),
+    Column("pools", Json, nullable=False, server_default="[]"),
 )
+
+pool_routes = Table(
+    "pool_routes",
+    metadata,
+    Column("worker_class", Text, primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("min_wait_s", Double, nullable=False, server_default="0"),
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("profile", Text, primary_key=True),
+    Column("state", Text, nullable=False, server_default="closed"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("failed_jobs", Json, nullable=False, server_default="[]"),
+    Column("reason", Text, nullable=False, server_default=""),
+    _instant("opened_at"),
+    _instant("retry_at"),
+    Column("rest_s", Double, nullable=False, server_default="0"),
+    Column("probe_job_id", BigInteger),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True),  # no foreign key: billing outlives erasure
+    Column("entry", Text, primary_key=True),
+    Column("public_id", Text, nullable=False),
+    Column("tenant_id", Integer, nullable=False),
+    Column("user_id", Integer, nullable=False),
+    Column("credits", Integer, nullable=False),
+    _instant("at", nullable=False),
+    CheckConstraint("entry IN ('hold', 'capture', 'release')", name="ledger_entries"),
+    sqlite_with_rowid=False,
+)
+
+Index(
+    "ledger_closing",
+    ledger.c.job_id,
+    unique=True,
+    **_where("entry IN ('capture', 'release')"),
+)
+Index("ledger_tenant", ledger.c.tenant_id, ledger.c.at)
 
 leases = Table(
     "leases",
@@ -227,4 +383,47 @@ leases = Table(
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     _instant("lease_until", nullable=False),
+)
+
+durations = Table(
+    "durations",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("profile", Text, primary_key=True),
+    Column("width_px", Integer, primary_key=True),
+    Column("height_px", Integer, primary_key=True),
+    Column("num_frames", Integer, primary_key=True),
+    Column("steps", Integer, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    _instant("at", nullable=False),
+    Column("render_s", Double, nullable=False),
+    Column("total_s", Double, nullable=False),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True),  # no foreign key: a job may be erased meanwhile
+    Column("kind", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("band", SmallInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _instant("made_at", nullable=False),
+    Column("centre_s", Double, nullable=False),
+    Column("grain_s", Double, nullable=False),
+    Column("late_s", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+eta_errors = Table(
+    "eta_errors",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("lane", SmallInteger, primary_key=True),
+    Column("band", SmallInteger, primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    _instant("at", nullable=False),
+    Column("error", Double, nullable=False),
 )

@@ -1,12 +1,19 @@
-"""Ending a run, or a job's wait: the fenced update and its outcomes."""
+"""Ending a run, or a job's wait: the fenced update, its outcomes, and what followers become.
 
+Rows are locked in the order of `store.locks`: the run's, its followers', the flows the run is
+charged to, then what the triggers touch.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import bindparam, text, update
+from sqlalchemy import bindparam, select, text, update
 
-from vidmill.domain.clip import ClipResult, ClipSpec
+from vidmill.domain.clip import ClipResult
+from vidmill.domain.errors import WorkerLost
 from vidmill.domain.job import Job, JobState, Phase
+from vidmill.store import cache, learning
 from vidmill.store.models import jobs
 from vidmill.store.rows import to_job
 from vidmill.store.unit import UnitOfWork
@@ -16,9 +23,6 @@ GPU_PHASES = ("encoding_text", "denoising", "decoding")
 
 COST_MIN_S = 0.001
 """No clip is free: fair shares and forecasts divide by cost."""
-
-LEARNING_RATE = 0.2
-"""Weight of the newest run in the learnt cost: follows a driver update in about ten clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,117 +98,152 @@ _END_ATTEMPT = text("""
     UPDATE attempts SET ended_at = :now, outcome = :outcome, seconds = :seconds,
            error_code = :code, error_message = :message
      WHERE job_id = :job AND attempt = :attempt""")
-_CORRECT = text("""
+_CORRECT_FLOW = text("""
     UPDATE flows
        SET vtime = vtime + :excess_s / (SELECT weight FROM tenants WHERE id = :tenant)
      WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant""")
-_LEARN = text("""
-    INSERT INTO cost_stats (profile, width_px, height_px, num_frames, steps, mean_s, samples)
-         VALUES (:profile, :width_px, :height_px, :num_frames, :steps, :seconds, 1)
-    ON CONFLICT (profile, width_px, height_px, num_frames, steps) DO UPDATE SET
-         mean_s = cost_stats.mean_s + (excluded.mean_s - cost_stats.mean_s)
-                * CASE WHEN cost_stats.samples < :few THEN 1.0 / (cost_stats.samples + 1)
-                       ELSE :rate END,
-         samples = cost_stats.samples + 1""")
+_CORRECT_USER_FLOW = text("""
+    UPDATE user_flows
+       SET vtime = vtime + :excess_s / coalesce((SELECT weight FROM users WHERE id = :user), 1.0)
+     WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant AND user_id = :user""")
+_RUN = (
+    jobs.c.id == bindparam("job"),
+    jobs.c.attempt == bindparam("number"),
+    jobs.c.worker == bindparam("by"),
+    jobs.c.state == JobState.RUNNING,
+)
+"""The fence: every write of a worker says whose run it means."""
+_HOLD = select(jobs).where(*_RUN).with_for_update()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a job became, and with it those that followed it.
+
+    Attributes:
+        followers: Ended as *job* did; or, *job* being cancelled, the one queued in its place.
+    """
+
+    job: Job
+    followers: tuple[Job, ...] = ()
+
+    @property
+    def state(self) -> JobState:
+        return self.job.state
+
+
+def hold(uow: UnitOfWork, *, job_id: int, attempt: int, worker: str) -> Job | None:
+    """Return the job of a run that is still *worker*'s, locked until the transaction ends."""
+    row = uow.conn.execute(_HOLD, {"job": job_id, "number": attempt, "by": worker}).first()
+    return None if row is None else to_job(row)
 
 
 def settle(
     uow: UnitOfWork, *, job_id: int, attempt: int, worker: str, outcome: Outcome
-) -> JobState | None:
-    """End run number *attempt* of a job; return the state reached, or None to a zombie.
+) -> Settled | None:
+    """End run number *attempt* of a job; return what became of it, or None to a zombie.
 
     None means that the run is no longer the caller's: nothing was written, and he must stop and
     delete what he made. A run that would go on, though its cancellation was requested, ends
     cancelled.
     """
     fence = {"job": job_id, "number": attempt, "by": worker}
-    row = _move(uow, fence, outcome)
-    if row is None and isinstance(outcome, _GOES_ON):
-        outcome = Cancelled(code=outcome.code, message=outcome.message)
-        row = _move(uow, fence, outcome)
-    if row is None:
+    run = uow.conn.execute(_HOLD, fence).first()
+    if run is None:
         return None
-    seconds = max(0.0, min(uow.now, row.lease_until) - row.started_at)
-    _end_attempt(uow, row, outcome, seconds)
+    if run.is_cancel_requested and isinstance(outcome, _GOES_ON):
+        outcome = Cancelled(code=outcome.code, message=outcome.message)
+    followers = () if isinstance(outcome, _GOES_ON) else cache.lock_followers(uow, run)
+    if isinstance(outcome, Cancelled):
+        cache.lock_succession(uow, run, followers)
+    seconds = max(0.0, min(uow.now, run.lease_until) - run.started_at)
     gpu_s = _gpu_seconds(outcome, seconds)
-    excess = {"excess_s": gpu_s - row.est_cost_s, "tenant": row.tenant_id}
-    uow.conn.execute(_CORRECT, {**excess, "pool": row.pool, "lane": row.lane})
+    job = _move(uow, fence, outcome)
+    _correct(uow, run, excess_s=gpu_s - run.est_cost_s)
+    _end_attempt(uow, job, outcome, seconds)
     if isinstance(outcome, Succeeded):
-        _learn(uow, ClipSpec.from_json(row.spec), gpu_s)
-    return outcome.state
+        learning.learn(uow, pool=job.pool, spec=job.spec, gpu_s=gpu_s, total_s=seconds)
+    return _settled(uow, job, followers)
 
 
-_CANCEL_WAITING = (
+_BY_PUBLIC_ID = (
+    select(jobs)
+    .where(jobs.c.public_id == bindparam("public"), jobs.c.tenant_id == bindparam("tenant"))
+    .with_for_update()
+)
+_CANCELLED = (
     update(jobs)
-    .where(
-        jobs.c.public_id == bindparam("public"),
-        jobs.c.tenant_id == bindparam("tenant"),
-        jobs.c.state.in_([JobState.QUEUED, JobState.DELAYED]),
-    )
+    .where(jobs.c.id == bindparam("job"))
     .values(state=JobState.CANCELLED, phase=Phase.DONE, finished_at=bindparam("now"))
     .returning(jobs)
 )
-_FLAG = (
+_FLAGGED = (
     update(jobs)
-    .where(
-        jobs.c.public_id == bindparam("public"),
-        jobs.c.tenant_id == bindparam("tenant"),
-        jobs.c.state == JobState.RUNNING,
-    )
+    .where(jobs.c.id == bindparam("job"))
     .values(is_cancel_requested=True)
     .returning(jobs)
 )
-_FIND = jobs.select().where(
-    jobs.c.public_id == bindparam("public"), jobs.c.tenant_id == bindparam("tenant")
-)
+_WAITING = frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FOLLOWING})
 
 
-def request_cancel(uow: UnitOfWork, public_id: str, tenant_id: int) -> Job | None:
-    """Cancel a waiting job at once, flag a running one; return it as it is now, None if unknown.
+def request_cancel(uow: UnitOfWork, public_id: str, tenant_id: int) -> Settled | None:
+    """Cancel a waiting job at once, flag a running one; None if there is no such job.
 
     A job in any other state comes back unchanged: the caller decides what to say.
     """
-    key = {"public": public_id, "tenant": tenant_id}
-    steps = ((_CANCEL_WAITING, {**key, "now": uow.now}), (_FLAG, key), (_FIND, key))
-    for statement, values in steps:
-        row = uow.conn.execute(statement, values).first()
-        if row is not None:
-            return to_job(row)
-    return None
+    row = uow.conn.execute(_BY_PUBLIC_ID, {"public": public_id, "tenant": tenant_id}).first()
+    if row is None:
+        return None
+    if row.state == JobState.RUNNING:
+        return Settled(job=to_job(uow.conn.execute(_FLAGGED, {"job": row.id}).one()))
+    if row.state not in _WAITING:
+        return Settled(job=to_job(row))
+    followers = cache.lock_followers(uow, row)
+    cache.lock_succession(uow, row, followers)
+    job = to_job(uow.conn.execute(_CANCELLED, {"job": row.id, "now": uow.now}).one())
+    return _settled(uow, job, followers)
 
 
-def _move(uow: UnitOfWork, fence: dict[str, Any], outcome: Outcome) -> Any:
-    """Make the fenced update; return the row, or None when this run may not do so."""
-    query = update(jobs).where(
-        jobs.c.id == bindparam("job"),
-        jobs.c.attempt == bindparam("number"),
-        jobs.c.worker == bindparam("by"),
-        jobs.c.state == JobState.RUNNING,
-    )
-    if isinstance(outcome, _GOES_ON):
-        query = query.where(jobs.c.is_cancel_requested.is_(False))
-    query = query.values(state=outcome.state, **outcome.values(uow.now)).returning(jobs)
-    return uow.conn.execute(query, fence).first()
+def _settled(uow: UnitOfWork, job: Job, followers: Sequence[Any]) -> Settled:
+    step = _FOLLOW.get(job.state)
+    return Settled(job=job, followers=step(uow, job, followers) if step else ())
 
 
-def _end_attempt(uow: UnitOfWork, row: Any, outcome: Outcome, seconds: float) -> None:
-    values = {"job": row.id, "attempt": row.attempt, "now": uow.now, "seconds": seconds}
+_FOLLOW = {
+    JobState.SUCCEEDED: cache.end_alike,
+    JobState.FAILED: cache.end_alike,
+    JobState.CANCELLED: cache.succeed,
+}
+
+
+def _correct(uow: UnitOfWork, run: Any, *, excess_s: float) -> None:
+    """Charge what the run took more, or less, than was expected when it was claimed."""
+    flow = {"pool": run.pool, "lane": run.lane, "tenant": run.tenant_id}
+    uow.conn.execute(_CORRECT_FLOW, {**flow, "excess_s": excess_s})
+    uow.conn.execute(_CORRECT_USER_FLOW, {**flow, "excess_s": excess_s, "user": run.user_id})
+
+
+def _move(uow: UnitOfWork, fence: dict[str, Any], outcome: Outcome) -> Job:
+    query = update(jobs).where(*_RUN).values(state=outcome.state, **outcome.values(uow.now))
+    return to_job(uow.conn.execute(query.returning(jobs), fence).one())
+
+
+def _end_attempt(uow: UnitOfWork, job: Job, outcome: Outcome, seconds: float) -> None:
+    values: dict[str, Any] = {"job": job.id, "attempt": job.attempt, "now": uow.now}
     error = (None, None) if isinstance(outcome, Succeeded) else (outcome.code, outcome.message)
     values |= {"code": error[0], "message": error[1], "outcome": outcome.state}
+    values["seconds"] = seconds
     uow.conn.execute(_END_ATTEMPT, values)
 
 
 def _gpu_seconds(outcome: Outcome, seconds: float) -> float:
-    """Return what the run cost: as measured by phase where it is known, else its whole time."""
+    """Return what the run cost: as measured by phase where it is known, else its whole time.
+
+    A machine that vanished is nobody's doing: charging for it, up to the lease's end, would put its
+    tenant behind all others for as long.
+    """
     if not isinstance(outcome, Succeeded):
-        return seconds
+        return 0.0 if outcome.code == WorkerLost.code else seconds
     timings = outcome.result.timings_s
     measured = sum(timings.get(phase, 0.0) for phase in GPU_PHASES)
     return max(COST_MIN_S, measured or seconds)
-
-
-def _learn(uow: UnitOfWork, spec: ClipSpec, seconds: float) -> None:
-    key = {"profile": spec.profile, "num_frames": spec.num_frames, "steps": spec.steps}
-    key |= {"width_px": spec.native.width_px, "height_px": spec.native.height_px}
-    rates = {"rate": LEARNING_RATE, "few": 1 / LEARNING_RATE}
-    uow.conn.execute(_LEARN, {**key, **rates, "seconds": seconds})

@@ -1,14 +1,18 @@
-"""SQLite: its connections, its reads, and which of its errors speak only of the moment."""
+"""SQLite: its connections, its reads, its writer's link, and which errors are of the moment."""
 
+import contextlib
+import sqlite3
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from vidmill.domain.errors import ServiceUnavailable
+from vidmill.store.turnstile import Turnstile
 
 T = TypeVar("T")
 
@@ -22,6 +26,9 @@ PRAGMAS = (
 
 WRITER_PRAGMAS = ("PRAGMA cache_size=-32768",)  # KiB; the inner nodes of a million rows
 READER_PRAGMAS = ("PRAGMA cache_size=-2048", "PRAGMA query_only=ON")  # one per request thread
+
+LOCK_WAIT_S = 10.0
+"""How long a write waits for other processes; a claim or a batch takes milliseconds."""
 
 TROUBLES = {
     "SQLITE_FULL": "The disk that holds the database is full; free some space and try again.",
@@ -100,6 +107,9 @@ class Snapshots:
                 driver.execute("ROLLBACK")
             self._idle.append(conn)
 
+    def look(self, fn: Callable[[Connection], T]) -> T:
+        return self.run(fn)
+
     def close(self) -> None:
         """Close what is not in use."""
         while self._idle:
@@ -110,3 +120,64 @@ class Snapshots:
             return self._idle.pop()
         except IndexError:
             return connect(self._engine, read_only=True)
+
+
+class Writing:
+    """The group writer's link; see `store.group_commit`."""
+
+    batch_max = 256  # about 50 ms of inserts
+
+    def __init__(
+        self, engine: Engine, *, clock: Callable[[], float], lock_wait_s: float = LOCK_WAIT_S
+    ) -> None:
+        self._clock = clock
+        self._lock_wait_s = lock_wait_s
+        self.conn = connect(engine)
+        self._turnstile = Turnstile(Path(f"{engine.url.database}-turn"))
+        self._driver = cast("sqlite3.Connection", self.conn.connection.driver_connection)
+        self._driver.execute("PRAGMA busy_timeout=0")  # the turnstile waits, and waits fairly
+        self._is_marked = False
+
+    def begin(self, *, is_last: bool) -> float:  # noqa: ARG002  one writer, no collisions
+        self._is_marked = False
+        if not self._turnstile.pass_through(self._seize, timeout_s=self._lock_wait_s):
+            raise ServiceUnavailable(TROUBLES["SQLITE_BUSY"])
+        return self._clock()
+
+    def _seize(self) -> bool:
+        try:
+            self._driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                return False
+            raise
+        return True
+
+    def mark(self) -> None:
+        if self._is_marked:
+            self._driver.execute("RELEASE part")
+        self._driver.execute("SAVEPOINT part")
+        self._is_marked = True
+
+    def undo(self) -> None:
+        self._driver.execute("ROLLBACK TO part")
+
+    def commit(self) -> None:
+        self._driver.execute("COMMIT")
+
+    def rollback(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # it may have rolled back already
+            self._driver.execute("ROLLBACK")
+
+    def is_over(self) -> bool:
+        return not self._driver.in_transaction
+
+    def trouble_of(self, error: BaseException) -> str | None:
+        return trouble_of(error)
+
+    def is_collision(self, _error: BaseException) -> bool:
+        return False  # there is one writer at a time
+
+    def close(self) -> None:
+        self.conn.close()
+        self._turnstile.close()

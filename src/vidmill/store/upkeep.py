@@ -1,15 +1,18 @@
-"""What the controller does to the table: lost runs and due retries. Each step is idempotent."""
+"""What the controller does to the table: lost runs and due retries. Each step is idempotent.
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+Rows that another transaction holds are left for the next time: whoever holds them is moving them.
+"""
+
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, or_, select, text, update
 
 from vidmill.domain.errors import TimedOut, VidmillError, WorkerLost
 from vidmill.domain.job import Decision, JobState, Phase, RetryPolicy, decide
+from vidmill.store.locks import lock_flows
 from vidmill.store.models import jobs
-from vidmill.store.settle import Cancelled, Delayed, Failed, Outcome, Requeued, settle
+from vidmill.store.settle import Cancelled, Delayed, Failed, Outcome, Requeued, Settled, settle
 from vidmill.store.unit import UnitOfWork
 
 BACKSTOP_S = 60.0
@@ -19,17 +22,6 @@ BATCH = 500
 """Rows per call; bounds how long the write lock is held."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Swept:
-    """A run that ended without its worker, and the state its job went to."""
-
-    job_id: int
-    public_id: str
-    attempt: int
-    pool: str
-    state: JobState
-
-
 def sweep(
     uow: UnitOfWork,
     *,
@@ -37,7 +29,7 @@ def sweep(
     jitter: Callable[[], float],
     time_limit_s: float,
     limit: int = BATCH,
-) -> list[Swept]:
+) -> list[Settled]:
     """End the runs whose lease expired or which are far over the time limit."""
     overdue = jobs.c.started_at < uow.now - time_limit_s - BACKSTOP_S
     lost = or_(jobs.c.lease_until < uow.now, overdue)
@@ -51,12 +43,17 @@ def sweep(
             policy=policy,
             jitter=jitter(),
         )
-        swept += _end(uow, row, outcome_of(error, decision, now=uow.now))
+        swept.append(_end(uow, row, outcome_of(error, decision, now=uow.now)))
     return swept
 
 
-def release_dead(uow: UnitOfWork, *, live: Collection[str]) -> list[Swept]:
-    """Queue again, at once, every run whose worker is not among *live*; for use at a start.
+def release_dead(
+    uow: UnitOfWork, *, live: Collection[str] = (), dead: Collection[str] | None = None
+) -> list[Settled]:
+    """Queue again, at once, the runs of *dead* workers; None = of all that are not *live*.
+
+    For use at a start. On a database that others use too, name the dead: who is unknown here may
+    well work elsewhere.
 
     The run counts, so that a job which takes the machine down ends after `max_attempts`; but it
     does not wait: that somebody ended the process says nothing against the job, and the restart was
@@ -64,10 +61,13 @@ def release_dead(uow: UnitOfWork, *, live: Collection[str]) -> list[Swept]:
     """
     error = WorkerLost("The worker's process ended while the clip was being made.")
     swept = []
-    for row in _running(uow, jobs.c.worker.not_in(sorted(live)), limit=None):
+    mine = jobs.c.worker.not_in(sorted(live))
+    lost = mine if dead is None else and_(mine, jobs.c.worker.in_(sorted(dead)))
+    for row in _running(uow, lost, limit=None):
         is_last = row.attempt >= row.max_attempts
         again = Requeued(is_counted=True, code=error.code, message=str(error))
-        swept += _end(uow, row, Failed(code=error.code, message=str(error)) if is_last else again)
+        last = Failed(code=error.code, message=str(error))
+        swept.append(_end(uow, row, last if is_last else again))
     return swept
 
 
@@ -83,29 +83,28 @@ def outcome_of(error: VidmillError, decision: Decision, *, now: float) -> Outcom
     return outcomes[decision.state]
 
 
-_PROMOTE = (
-    update(jobs)
-    .where(
-        jobs.c.id.in_(
-            select(jobs.c.id)
-            .where(jobs.c.state == text("'delayed'"), jobs.c.not_before <= bindparam("now"))
-            .order_by(jobs.c.not_before)
-            .limit(BATCH)
-        )
-    )
-    .values(state=JobState.QUEUED, phase=Phase.WAITING, not_before=None)
-    .returning(jobs.c.pool)
-)
+_DUE = text("state = 'delayed'")
 
 
 def promote(uow: UnitOfWork) -> set[str]:
     """Queue the retries that are due; return the pools that got work."""
-    return set(uow.conn.execute(_PROMOTE, {"now": uow.now}).scalars())
+    due = select(jobs).where(_DUE, jobs.c.not_before <= uow.now).order_by(jobs.c.not_before)
+    rows = uow.conn.execute(due.limit(BATCH).with_for_update(skip_locked=True)).all()
+    lock_flows(uow, rows)
+    queued = update(jobs).where(jobs.c.id.in_([row.id for row in rows]), _DUE)
+    queued = queued.values(state=JobState.QUEUED, phase=Phase.WAITING, not_before=None)
+    if rows:
+        uow.conn.execute(queued)
+    return {row.pool for row in rows}
 
 
-def _running(uow: UnitOfWork, condition: ColumnElement[bool], limit: int | None) -> Iterable[Any]:
+def _running(uow: UnitOfWork, condition: ColumnElement[bool], limit: int | None) -> Sequence[Any]:
+    """Return such runs, locked, and with them all that ending them will touch."""
     query = select(jobs).where(jobs.c.state == text("'running'"), condition)
-    return uow.conn.execute(query.order_by(jobs.c.id).limit(limit)).all()
+    held = query.order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=True)
+    rows = uow.conn.execute(held).all()
+    lock_flows(uow, rows)
+    return rows
 
 
 def _what_happened(row: Any, *, now: float, time_limit_s: float) -> VidmillError:
@@ -114,10 +113,9 @@ def _what_happened(row: Any, *, now: float, time_limit_s: float) -> VidmillError
     return WorkerLost("The worker stopped answering while the clip was being made.")
 
 
-def _end(uow: UnitOfWork, row: Any, outcome: Outcome) -> list[Swept]:
+def _end(uow: UnitOfWork, row: Any, outcome: Outcome) -> Settled:
     if row.is_cancel_requested:
         outcome = Cancelled()
-    state = settle(uow, job_id=row.id, attempt=row.attempt, worker=row.worker, outcome=outcome)
-    assert state is not None, "the row was read in this very transaction"
-    key = {"job_id": row.id, "public_id": row.public_id, "attempt": row.attempt}
-    return [Swept(**key, pool=row.pool, state=state)]
+    settled = settle(uow, job_id=row.id, attempt=row.attempt, worker=row.worker, outcome=outcome)
+    assert settled is not None, "the row was read, and is held, in this very transaction"
+    return settled

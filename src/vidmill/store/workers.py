@@ -4,11 +4,13 @@ A worker's id is random and new at each start of its process: an id used again (
 would let a restarted worker pass for the one that lost a job.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
 from vidmill.store.models import leases, workers
 from vidmill.store.unit import UnitOfWork
@@ -23,7 +25,12 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """One supervisor; `detail` says for people what it is busy with, `warming 1/2`."""
+    """One supervisor; `detail` says for people what it is busy with, `warming 1/2`.
+
+    Attributes:
+        pool: The one it serves first.
+        pools: All it serves without a wait, that one among them.
+    """
 
     id: str
     pool: str
@@ -34,19 +41,26 @@ class Worker:
     detail: str
     started_at: float
     lease_until: float
+    worker_class: str = ""
+    pools: tuple[str, ...] = ()
 
 
 _REGISTER = text("""
-    INSERT INTO workers (id, pool, host, pid, profile, state, detail, started_at, lease_until)
-         VALUES (:worker, :pool, :host, :pid, :profile, 'loading', '', :now, :until)
-    ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until""")
+    INSERT INTO workers (id, pool, host, pid, profile, state, detail, started_at, lease_until,
+                         worker_class, pools)
+         VALUES (:worker, :pool, :host, :pid, :profile, 'loading', '', :now, :until,
+                 :worker_class, :pools)
+    ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until""").bindparams(
+    bindparam("pools", type_=workers.c.pools.type)
+)
 _RENEW = text("""
     UPDATE workers SET lease_until = :until, state = :state, detail = :detail
      WHERE id = :worker""")
 _IDLE = text("""
-    SELECT count(*) FROM workers w
-     WHERE w.pool = :pool AND w.state = 'ready' AND w.lease_until >= :now
-       AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.worker = w.id AND j.state = 'running')""")
+    SELECT w.pool, w.pools FROM workers w
+     WHERE w.state = 'ready' AND w.lease_until >= :now
+       AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.worker = w.id AND j.state = 'running')
+""").columns(workers.c.pool, workers.c.pools)
 _SEIZE = text("""
     INSERT INTO leases (name, holder, lease_until) VALUES (:name, :holder, :until)
     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
@@ -54,10 +68,20 @@ _SEIZE = text("""
 
 
 def register(
-    uow: UnitOfWork, *, worker: str, pool: str, host: str, pid: int, profile: str, lease_s: float
+    uow: UnitOfWork,
+    *,
+    worker: str,
+    pool: str,
+    host: str,
+    pid: int,
+    profile: str,
+    lease_s: float,
+    worker_class: str = "",
+    pools: Sequence[str] = (),
 ) -> None:
     """Make *worker* known; it is loading until `renew` says otherwise."""
     values = {"worker": worker, "pool": pool, "host": host, "pid": pid, "profile": profile}
+    values |= {"worker_class": worker_class, "pools": list(pools) or [pool]}
     uow.conn.execute(_REGISTER, {**values, "now": uow.now, "until": uow.now + lease_s})
 
 
@@ -81,11 +105,10 @@ def drop_expired(uow: UnitOfWork, *, older_than_s: float) -> int:
 
 
 def all_workers(conn: Connection, *, now: float, pool: str | None = None) -> list[Worker]:
-    """Return the workers whose lease holds, in the order of their start."""
+    """Return the workers whose lease holds, all or those that serve *pool*, oldest first."""
     query = select(workers).where(workers.c.lease_until >= now)
-    if pool is not None:
-        query = query.where(workers.c.pool == pool)
-    return [_worker(row) for row in conn.execute(query.order_by(workers.c.started_at))]
+    found = [_worker(row) for row in conn.execute(query.order_by(workers.c.started_at))]
+    return [worker for worker in found if pool in (None, worker.pool, *worker.pools)]
 
 
 def on_host(conn: Connection, host: str) -> list[Worker]:
@@ -95,9 +118,14 @@ def on_host(conn: Connection, host: str) -> list[Worker]:
 
 
 def idle_count(conn: Connection, pool: str, *, now: float) -> int:
-    """Return how many workers of *pool* are ready and hold no running job."""
-    count: int = conn.execute(_IDLE, {"pool": pool, "now": now}).scalar_one()
-    return count
+    """Return how many workers that serve *pool* are ready and hold no running job."""
+    return idle_counts(conn, now=now)[pool]
+
+
+def idle_counts(conn: Connection, *, now: float) -> Counter[str]:
+    """Return the same for every pool; a worker counts in each that it serves."""
+    idle = conn.execute(_IDLE, {"now": now})
+    return Counter(pool for row in idle for pool in {row.pool, *row.pools})
 
 
 def seize_lease(uow: UnitOfWork, name: str, *, holder: str, lease_s: float) -> bool:
@@ -114,4 +142,5 @@ def free_lease(uow: UnitOfWork, name: str, *, holder: str | None = None) -> None
 
 def _worker(row: Any) -> Worker:
     values = {**row._mapping, "state": WorkerState(row.state)}  # noqa: SLF001  a row's names
+    values["pools"] = tuple(row.pools)
     return Worker(**values)

@@ -9,6 +9,7 @@ from vidmill.domain.errors import (
     WORK_ERRORS,
     InternalError,
     JobCancelled,
+    RenderCrashed,
     TimedOut,
     VidmillError,
     WorkerLost,
@@ -48,11 +49,13 @@ class Reports:
         over: A run ended so; its children are done with it.
         room: Another job may be claimed.
         changed: `Production.status` or the pids did.
+        broken: The engine could not be loaded, for the reason with this code.
     """
 
     over: Callable[[Run, Outcome], None]
     room: Callable[[], None]
     changed: Callable[[], None]
+    broken: Callable[[str], None] = lambda _code: None
 
 
 class Production:
@@ -137,6 +140,11 @@ class Production:
         run.is_lost = True
         self._stop(run, WorkerLost("the lease ran out"))
 
+    def reload(self) -> None:
+        """Have the model loaded and warmed anew, by a new process; nothing may be rendering."""
+        self._model_news = "loading the model again: its last clips failed"
+        self._render.kill()
+
     def close(self) -> None:
         """End both children, with all they started."""
         self._render.close()
@@ -198,6 +206,7 @@ class Production:
         self._broken = f"{message['code']}: {message['message']}"
         log.error("model_broken", reason=self._broken)
         self._reports.changed()
+        self._reports.broken(message["code"])
 
     def _render_late(self) -> None:
         self._broken = (
@@ -305,7 +314,7 @@ class Production:
         self._reports.changed()  # before the job: whoever sees it failed must not see us ready
         run = self.runs.at(Stage.RENDERING)
         if run:
-            lost = WorkerLost(f"the render process died in the middle ({status})")
+            lost = RenderCrashed(f"the render process died in the middle ({status})")
             self._end(run, run.verdict or lost)
 
     def _finish_exit(self, status: int) -> None:

@@ -7,13 +7,14 @@ touches no pixels, so nothing it waits for lasts longer than a database write.
 import os
 import random
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from vidmill.domain.clip import ClipResult
-from vidmill.domain.errors import VidmillError
+from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, VidmillError
 from vidmill.domain.job import JobState
 from vidmill.profiles import resolve_source
+from vidmill.services.lifecycle import ENGINE_TROUBLE
 from vidmill.settings import Settings
 from vidmill.store.workers import WorkerState
 from vidmill.telemetry import get_logger
@@ -21,7 +22,7 @@ from vidmill.wiring import App
 from vidmill.worker.loop import EventLoop
 from vidmill.worker.proc import PidFile, become_subreaper
 from vidmill.worker.production import Production, Reports, Rules
-from vidmill.worker.records import Outcome, Records
+from vidmill.worker.records import Assignment, Outcome, Records
 from vidmill.worker.runs import Run
 
 log = get_logger(__name__)
@@ -29,25 +30,33 @@ log = get_logger(__name__)
 RESETTLE_S = 1.0
 """Wait before writing an outcome again that the database would not take."""
 
+LEASE_USED = 0.75
+"""Share of a lease without a heartbeat after which its runs are given up. The rest is for a call
+that hangs, and for the child that will not stop."""
 
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """Where this supervisor serves.
+DEVICE_TROUBLE = frozenset({EngineFailed.code, EngineOutOfMemory.code})
+"""Codes of a model that cannot be loaded though its files are sound."""
 
-    Attributes:
-        worker: A name never used before: leases are told apart by it.
-        engine: `module:Class` of the engine.
-    """
+EXIT_UNFIT = 70
+"""Exit status of a worker that took itself out (EX_SOFTWARE of sysexits.h)."""
 
-    worker: str
-    pool: str
-    engine: str
+MakeProduction = Callable[..., Production]
 
 
 class Supervisor:
-    """One per GPU. Everything happens in the thread that calls `run`."""
+    """One per GPU. Everything happens in the thread that calls `run`.
 
-    def __init__(self, app: App, assignment: Assignment, *, loop: EventLoop | None = None) -> None:
+    *make_production* makes what renders; see `Production`, whose arguments it gets.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        assignment: Assignment,
+        *,
+        loop: EventLoop | None = None,
+        make_production: MakeProduction = Production,
+    ) -> None:
         settings = app.settings
         self._app = app
         self._settings = settings
@@ -57,18 +66,16 @@ class Supervisor:
         self._reported: tuple[WorkerState, str] | None = None
         self._is_draining = False
         self._is_over = False
+        self._exit_status = 0
+        self._failed_jobs: set[int] = set()
+        self._load_failures = 0
+        self._is_suspect = False
         self._last_beat = self._loop.now()
-        self._tickets = app.tickets.listen(assignment.pool, assignment.worker)
+        self._tickets = app.tickets.listen(assignment.pools, assignment.worker)
         self._cancels = app.bus.listen(assignment.worker)
         self._pids = PidFile(settings.run_dir / f"{assignment.worker}.pids")
-        self._records = Records(
-            app,
-            worker=assignment.worker,
-            pool=assignment.pool,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
-        self._production = Production(
+        self._records = Records(app, assignment, host=socket.gethostname(), pid=os.getpid())
+        self._production = make_production(
             self._loop,
             app.bus,
             rules=Rules(
@@ -78,13 +85,21 @@ class Supervisor:
                 progress_interval_s=settings.progress_interval_s,
                 finish_backlog=settings.finish_backlog,
             ),
-            reports=Reports(over=self._settle, room=self._claim, changed=self._report),
+            reports=Reports(
+                over=self._settle,
+                room=self._claim,
+                changed=self._report,
+                broken=self._on_broken_model,
+            ),
             render_order=render_order(app, assignment),
             finish_order=finish_order(settings, assignment),
         )
 
-    def run(self) -> None:
-        """Serve until `drain` has let the last run end. Call it from the main thread."""
+    def run(self) -> int:
+        """Serve until `drain` has let the last run end; return the process's exit status.
+
+        Call it from the main thread.
+        """
         become_subreaper()
         self._loop.watch(self._tickets.fileno(), self._on_ticket)
         self._loop.watch(self._cancels.fileno(), self._on_cancel)
@@ -96,6 +111,7 @@ class Supervisor:
                 self._loop.run_once()
         finally:
             self._close()
+        return self._exit_status
 
     def drain(self) -> None:
         """Claim no more and end with the last run. The second call hands the runs back at once."""
@@ -104,6 +120,7 @@ class Supervisor:
             return
         log.info("worker_draining", runs=len(self._production.runs))
         self._is_draining = True
+        self._tickets.pause()
         self._loop.after(self._settings.drain_s, self._give_up_draining)
         self._report()
         self._end_when_drained()
@@ -141,7 +158,9 @@ class Supervisor:
             self._production.cancel(request.job_id, request.attempt)
 
     def _claim(self) -> None:
+        """Take a job if there is room for one; while there is none, others have the tickets."""
         if self._is_draining or not self._production.has_room:
+            self._tickets.pause()
             return
         try:
             job = self._records.claim()
@@ -150,19 +169,27 @@ class Supervisor:
             return
         if job:
             self._production.begin(job)
+        self._heed_tickets()
+
+    def _heed_tickets(self) -> None:
+        if self._production.has_room:
+            self._tickets.resume()
+        else:
+            self._tickets.pause()
 
     def _beat(self) -> None:
         """Renew the leases and learn what was cancelled, and what is not ours any more."""
         runs = [run for run in self._production.runs if not run.is_lost]
+        began = self._loop.now()
         try:
             unsettled = [run for run, _ in self._unsettled]
             owned = self._records.beat([*runs, *unsettled], *self._status)
         except VidmillError as error:
             log.warning("heartbeat_failed", error=str(error))
-            if self._loop.now() - self._last_beat > self._settings.lease_s:
+            if self._loop.now() - self._last_beat > LEASE_USED * self._settings.lease_s:
                 self._lose(runs)
             return
-        self._last_beat = self._loop.now()
+        self._last_beat = began
         cancelled = {(o.job_id, o.attempt): o.is_cancel_requested for o in owned}
         self._lose([run for run in runs if run.key not in cancelled])
         for run in runs:
@@ -214,7 +241,32 @@ class Supervisor:
             return
         log.info("job_settled", job_id=run.job.public_id, attempt=run.job.attempt, state=state)
         self._tidy(run, is_stored=is_stored)
+        self._judge_engine(run, outcome)
         self._end_when_drained()
+
+    def _judge_engine(self, run: Run, outcome: Outcome) -> None:
+        """Count the different jobs our engine failed in a row; too many, and it is loaded anew."""
+        if isinstance(outcome, ClipResult):
+            self._failed_jobs, self._is_suspect = set(), False
+        if not isinstance(outcome, ENGINE_TROUBLE):
+            return
+        self._failed_jobs.add(run.job.id)
+        if self._is_suspect:
+            self._take_out(f"it failed again after loading the model anew: {outcome}")
+        elif len(self._failed_jobs) >= self._settings.worker_failures:
+            log.error("engine_suspected", failures=len(self._failed_jobs))
+            self._is_suspect = True
+            self._production.reload()
+
+    def _on_broken_model(self, code: str) -> None:
+        """Count the loads that failed though the files are sound: the device is not."""
+        self._load_failures += code in DEVICE_TROUBLE
+        if self._load_failures >= self._settings.worker_failures:
+            self._take_out("the model cannot be loaded on this device")
+
+    def _take_out(self, reason: str) -> None:
+        log.critical("worker_unfit", reason=reason)
+        self._is_over, self._exit_status = True, EXIT_UNFIT
 
     def _settle_again(self, run: Run, outcome: Outcome) -> None:
         self._unsettled.remove((run, outcome))

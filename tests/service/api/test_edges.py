@@ -19,6 +19,7 @@ GUARDED = [
     ("GET", "/v1/t2v/tasks/{id}/events"),
     ("GET", "/v1/t2v/tasks/{id}/content"),
     ("HEAD", "/v1/t2v/tasks/{id}/content"),
+    ("POST", "/v1/t2v/tasks/{id}/run-next"),
     ("GET", "/v1/t2v/capabilities"),
 ]
 OF_ONE_TASK = [route for route in GUARDED if "{id}" in route[1]]
@@ -137,6 +138,7 @@ def test_a_defect_of_ours_is_a_problem_without_details(
     assert "request_failed" in shown.out + shown.err
 
 
+@pytest.mark.sqlite
 def test_a_database_that_cannot_be_read_is_said_to_be_unavailable(bench: Bench) -> None:
     task_id = bench.generate()["task_id"]
     bench.break_database()

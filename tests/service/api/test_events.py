@@ -9,16 +9,17 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import ClientDisconnect
 
+from tests.callers import make_caller
 from tests.desks import Bench, Served, finish
-from vidmill.api import waiting
 from vidmill.api.desk import Desk
-from vidmill.api.events import parse_event_id, stream
+from vidmill.api.events import EventStream, Teller, parse_event_id, stream
+from vidmill.api.following import Watcher
 from vidmill.domain.job import Job, JobState, Phase
-from vidmill.services.access import Caller
 from vidmill.store import jobs
 
-CALLER = Caller(key_id=1, tenant_id=1, tenant="default", is_vip=True)
+CALLER = make_caller(1)
 
 
 @dataclass(frozen=True)
@@ -207,20 +208,15 @@ def test_the_first_frame_says_how_soon_to_come_back(bench: Bench) -> None:
 
 def test_silence_is_broken_by_comments(bench: Bench) -> None:
     task_id = bench.generate()["task_id"]
-    tasks = Desk.of(bench.app).tasks
-    view = tasks.get(task_id, CALLER)
+    desk = Desk.of(bench.app)
+    view = desk.tasks.get(task_id, CALLER)
+    tell = Teller(doc=lambda news: {"status": news.status}, timestamp=lambda: "now")
 
     async def first_three() -> list[bytes]:
-        frames = stream(
-            waiting.Follower(tasks, view, CALLER),
-            view,
-            last=(-1, -1),
-            doc=lambda news: {"status": news.status},
-            timestamp=lambda: "now",
-            heartbeat_s=0.01,
-        )
-        found = [await anext(frames) for _ in range(3)]
-        await frames.aclose()  # type: ignore[attr-defined]
+        with Watcher(desk.following, view, CALLER) as watcher:
+            frames = stream(watcher, view, last=(-1, -1), tell=tell, heartbeat_s=0.01)
+            found = [await anext(frames) for _ in range(3)]
+            await frames.aclose()  # type: ignore[attr-defined]
         return found
 
     frames = asyncio.run(first_three())
@@ -228,16 +224,26 @@ def test_silence_is_broken_by_comments(bench: Bench) -> None:
     assert frames[1:] == [b": heartbeat\n\n"] * 2
 
 
-def test_a_reader_who_leaves_is_forgotten(bench: Bench) -> None:
+def test_a_stream_that_never_began_is_not_counted_for_ever(bench: Bench) -> None:
+    """The client may be gone before the first byte is sent."""
     task_id = bench.generate()["task_id"]
-    tasks = Desk.of(bench.app).tasks
-    view = tasks.get(task_id, CALLER)
+    desk = Desk.of(bench.app)
+    view = desk.tasks.get(task_id, CALLER)
 
-    async def come_and_go() -> None:
-        with waiting.Follower(tasks, view, CALLER) as follower:
-            await follower.next(0.01)
+    async def begin_and_fail() -> int:
+        async def send(_message: Any) -> None:
+            raise OSError("gone")
 
-    asyncio.run(come_and_go())
-    bench.app.bus.publish(task_id, {"attempt": 0, "state": "queued"})
+        async def receive() -> Any:
+            await asyncio.sleep(10)
 
-    assert tasks.get(task_id, CALLER).status == "queued"
+        watcher = Watcher(desk.following, view, CALLER)
+        watcher.start()
+        tell = Teller(doc=lambda _: {}, timestamp=lambda: "now")
+        answer = EventStream(watcher, stream(watcher, view, last=(-1, -1), tell=tell))
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        with pytest.raises(ClientDisconnect):
+            await answer(scope, receive, send)
+        return desk.following.num_watchers
+
+    assert asyncio.run(begin_and_fail()) == 0

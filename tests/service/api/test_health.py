@@ -1,5 +1,7 @@
 """Probes, and what `/readyz` says is missing."""
 
+import pytest
+
 from tests.desks import Bench
 from vidmill.store import workers
 from vidmill.store.workers import WorkerState
@@ -53,6 +55,7 @@ def test_a_worker_that_fell_silent_does_not_count(bench: Bench) -> None:
     assert bench.stranger().get("/readyz").status_code == 503
 
 
+@pytest.mark.sqlite
 def test_a_database_that_cannot_be_read_is_named(bench: Bench) -> None:
     bench.break_database()
 

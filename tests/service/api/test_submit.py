@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders import START
 from tests.desks import KEY, Bench, Served, head_of, make_bench
+from tests.waiting import wait_until
 from vidmill.domain.job import Job, Lane
 from vidmill.store import jobs
 
@@ -18,7 +19,8 @@ def stored(bench: Bench) -> list[Job]:
 
 
 def test_a_clip_is_accepted_with_its_place_in_the_queue(bench: Bench) -> None:
-    answers = [bench.client.post(GENERATE, json={"prompt": "a red ball"}) for _ in range(3)]
+    prompts = ("a red ball", "a blue ball", "a green ball")
+    answers = [bench.client.post(GENERATE, json={"prompt": prompt}) for prompt in prompts]
 
     assert [answer.status_code for answer in answers] == [202, 202, 202]
     docs = [answer.json() for answer in answers]
@@ -51,11 +53,11 @@ def test_the_accepted_job_is_in_the_database_as_asked(bench: Bench) -> None:
 
 
 def test_a_ticket_is_sent_for_the_accepted_job(bench: Bench) -> None:
-    inbox = bench.app.tickets.listen(bench.app.settings.pool, "w1")
+    inbox = bench.app.tickets.listen([bench.app.settings.pool], "w1")
 
     bench.generate()
 
-    assert inbox.take() == [bench.app.settings.pool]
+    assert wait_until(lambda: inbox.take() == [bench.app.settings.pool], timeout_s=5)
     inbox.close()
 
 

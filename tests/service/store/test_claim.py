@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.builders import FakeClock, make_database, make_job, make_new_job
+from tests.databases import empty_database
 from vidmill.domain.job import Job, JobState, Lane, Phase
 from vidmill.store import accounts, jobs
 from vidmill.store.session import Database, UnitOfWork, open_database
 
 
 def claim(db: Database, *, pool: str = "main", worker: str = "w1") -> Job | None:
-    return db.write(lambda uow: jobs.claim(uow, pool=pool, worker=worker, lease_s=30.0))
+    return db.write(
+        lambda uow: jobs.claim(uow, pool=pool, worker=worker, profile="tiny", lease_s=30.0)
+    )
 
 
 def claim_some(db: Database) -> Job:
@@ -162,8 +165,9 @@ def test_ten_tenants_are_served_alike_though_one_owns_half_the_queue(tmp_path: P
 
 
 def test_two_processes_worth_of_claims_never_share_a_job(tmp_path: Path) -> None:
-    first = make_database(tmp_path)
-    second = open_database(f"sqlite:///{tmp_path / 'vidmill.db'}")
+    url = empty_database(tmp_path)
+    first, second = open_database(url), open_database(url)
+    first.write(lambda uow: accounts.ensure_tenant(uow, "default"))
     submitted = {make_job(first).id for _ in range(120)}
 
     def work(number: int) -> list[int]:

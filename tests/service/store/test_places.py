@@ -12,7 +12,9 @@ from vidmill.store.session import Database
 
 
 def claim(db: Database) -> Job | None:
-    return db.write(lambda uow: jobs.claim(uow, pool="main", worker="w1", lease_s=30.0))
+    return db.write(
+        lambda uow: jobs.claim(uow, pool="main", worker="w1", profile="tiny", lease_s=30.0)
+    )
 
 
 def place(db: Database, job: Job) -> Place | None:
@@ -38,14 +40,26 @@ def test_job_read_before_it_was_claimed_has_no_place(db: Database) -> None:
     assert place(db, stale) is None
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_places_are_the_order_in_which_jobs_are_claimed(db: Database, seed: int) -> None:
     rng = random.Random(seed)
     db.write(lambda uow: accounts.ensure_tenant(uow, "tenant-2", weight=2.0))
+    for tenant_id in (1, 2, 3):
+        ann = db.write(lambda uow, t=tenant_id: accounts.ensure_user(uow, t, "ann", weight=2.0))  # type: ignore[misc]
+        assert ann.id == tenant_id + 3
     waiting = {}
-    for number in range(40):
-        job = make_job(db, tenant_id=rng.randint(1, 3), lane=rng.choice(list(Lane)))
+    for number in range(60):
+        tenant_id = rng.randint(1, 3)
+        whose = {"tenant_id": tenant_id, "user_id": tenant_id + 3 * rng.randint(0, 1)}
+        job = make_job(db, **whose, lane=rng.choice(list(Lane)))
         waiting[job.id] = job
+        if number % 5 == 4:
+            chosen = waiting[rng.choice(list(waiting))]
+            again = db.write(
+                lambda uow, j=chosen: jobs.run_next(uow, j.public_id, j.tenant_id, j.user_id)  # type: ignore[misc]
+            )
+            assert again is not None
+            waiting[again.id] = again
         if number % 4 == 3:
             taken = claim(db)
             assert taken is not None
@@ -73,12 +87,20 @@ def test_snapshot_tells_the_same_places(db: Database) -> None:
     assert [snapshot.place(job) for job in waiting] == [place(db, job) for job in waiting]
 
 
-def test_snapshot_does_not_know_what_came_later_or_lies_beyond_its_limit(db: Database) -> None:
+def test_snapshot_knows_whom_it_saw_waiting(db: Database) -> None:
     first, second = make_job(db), make_job(db)
     snapshot = db.read(lambda conn: jobs.queue_snapshot(conn, "main", limit=1))
-    later = make_job(db, tenant_id=2)
-    assert snapshot.place(first) is not None
-    assert [snapshot.place(job) for job in (second, later)] == [None, None]
+    later = make_job(db, tenant_id=2, user_id=2)
+    assert [snapshot.has(job) for job in (first, second, later)] == [True, False, False]
+
+
+def test_snapshot_places_what_came_later_as_if_it_had_been_there(db: Database) -> None:
+    for _ in range(4):
+        make_job(db)
+    snapshot = db.read(lambda conn: jobs.queue_snapshot(conn, "main"))
+    newer = [make_job(db, tenant_id=1), make_job(db, tenant_id=1), make_job(db, tenant_id=2)]
+    told = [snapshot.place(newer[0]), snapshot.place(newer[1], newer=1), snapshot.place(newer[2])]
+    assert [found.ahead for found in told] == [4, 5, 1]
 
 
 def test_depths_count_what_waits_by_lane(db: Database, clock: FakeClock) -> None:

@@ -13,12 +13,14 @@ LIMIT_S = 1800.0
 
 
 def claim(db: Database, worker: str = "w1") -> Job:
-    job = db.write(lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0))
+    job = db.write(
+        lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0, profile="tiny")
+    )
     assert job is not None
     return job
 
 
-def sweep(db: Database, *, limit: int = BATCH) -> list[jobs.Swept]:
+def sweep(db: Database, *, limit: int = BATCH) -> list[jobs.Settled]:
     return db.write(
         lambda uow: jobs.sweep(
             uow, policy=POLICY, jitter=lambda: 0.5, time_limit_s=LIMIT_S, limit=limit
@@ -26,7 +28,7 @@ def sweep(db: Database, *, limit: int = BATCH) -> list[jobs.Swept]:
     )
 
 
-def release(db: Database, *live: str) -> list[jobs.Swept]:
+def release(db: Database, *live: str) -> list[jobs.Settled]:
     return db.write(lambda uow: jobs.release_dead(uow, live=live))
 
 
@@ -47,11 +49,9 @@ def test_run_whose_lease_expired_is_tried_again_later(db: Database, clock: FakeC
     make_job(db)
     job = claim(db)
     clock.advance(31.0)
-    swept = jobs.Swept(
-        job_id=job.id, public_id=job.public_id, attempt=1, pool="main", state=JobState.DELAYED
-    )
-    assert [swept] == sweep(db)
+    (swept,) = sweep(db)
     after = read(db, job)
+    assert (swept.job, swept.state) == (after, JobState.DELAYED)
     assert ("worker_lost", clock.now + 10.0) == (after.error_code, after.not_before)
     assert sweep(db) == []
 
@@ -118,6 +118,14 @@ def test_restart_leaves_living_workers_jobs_alone(db: Database) -> None:
     make_job(db)
     claim(db, "alive")
     assert release(db, "alive", "other") == []
+
+
+def test_start_beside_others_leaves_all_but_the_dead_alone(db: Database) -> None:
+    for worker in ("dead", "elsewhere"):
+        make_job(db)
+        claim(db, worker)
+    released = db.write(lambda uow: jobs.release_dead(uow, dead=["dead"]))
+    assert [(run.job.id, run.state) for run in released] == [(1, JobState.QUEUED)]
 
 
 def test_job_that_takes_the_machine_down_ends_after_its_attempts(db: Database) -> None:

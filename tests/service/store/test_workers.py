@@ -31,7 +31,9 @@ def idle(db: Database, clock: FakeClock) -> int:
 
 
 def claim(db: Database, worker: str) -> Job | None:
-    return db.write(lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0))
+    return db.write(
+        lambda uow: jobs.claim(uow, pool="main", worker=worker, profile="tiny", lease_s=30.0)
+    )
 
 
 def test_new_worker_is_loading(db: Database, clock: FakeClock) -> None:

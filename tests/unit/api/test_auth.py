@@ -1,21 +1,32 @@
 """Keys are looked up once and remembered briefly."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from starlette.requests import Request
 
 from tests.builders import FakeClock
+from tests.callers import make_caller
 from vidmill.api.auth import REMEMBERED_S, Gate
+from vidmill.api.waiting import Reads
 from vidmill.domain.errors import Unauthorized
 from vidmill.services.access import Caller, hash_key
 
-CALLER = Caller(key_id=1, tenant_id=1, tenant="default", is_vip=False)
+CALLER = make_caller()
 
 
 def request(authorization: bytes | None) -> Any:
     headers = {} if authorization is None else {b"authorization": authorization}
     return Request({"type": "http", "headers": [], "header_map": headers})
+
+
+class NoDatabase:
+    is_remote = False
+
+
+def make_gate(find: Callable[[str], Caller | None], **given: Any) -> Gate:
+    return Gate(find, reads=Reads(cast("Any", NoDatabase()), threads=1), **given)
 
 
 class Keys:
@@ -32,7 +43,7 @@ class Keys:
 
 @pytest.mark.parametrize("header", [b"Bearer right", b"bearer right", b"BEARER   right "])
 def test_the_right_key_is_let_in(header: Any) -> None:
-    assert Gate(Keys().find).admit(request(header)) == CALLER
+    assert make_gate(Keys().find).admit(request(header)) == CALLER
 
 
 @pytest.mark.parametrize(
@@ -51,12 +62,12 @@ def test_the_right_key_is_let_in(header: Any) -> None:
 )
 def test_anything_else_is_not(header: Any) -> None:
     with pytest.raises(Unauthorized):
-        Gate(Keys().find).admit(request(header))
+        make_gate(Keys().find).admit(request(header))
 
 
 def test_a_key_is_looked_up_once_while_it_is_remembered() -> None:
     keys, clock = Keys(), FakeClock()
-    gate = Gate(keys.find, clock=clock)
+    gate = make_gate(keys.find, clock=clock)
 
     for _ in range(3):
         gate.admit(request(b"Bearer right"))
@@ -66,7 +77,7 @@ def test_a_key_is_looked_up_once_while_it_is_remembered() -> None:
 
 def test_a_revoked_key_stops_working_when_it_is_forgotten() -> None:
     keys, clock = Keys(), FakeClock()
-    gate = Gate(keys.find, clock=clock)
+    gate = make_gate(keys.find, clock=clock)
     gate.admit(request(b"Bearer right"))
     keys.known.clear()
     clock.advance(REMEMBERED_S + 0.1)
@@ -77,7 +88,7 @@ def test_a_revoked_key_stops_working_when_it_is_forgotten() -> None:
 
 def test_a_wrong_key_is_never_remembered() -> None:
     keys = Keys()
-    gate = Gate(keys.find)
+    gate = make_gate(keys.find)
     for _ in range(2):
         with pytest.raises(Unauthorized):
             gate.admit(request(b"Bearer new"))

@@ -99,3 +99,9 @@ def test_composed_and_decomposed_text_are_one() -> None:
 )
 def test_control_and_surrogate_characters_are_named(text: str, found: list[str]) -> None:
     assert forbidden_characters(text) == found
+
+
+def test_seed_that_was_drawn_is_no_part_of_the_cache_key() -> None:
+    first, second = make_spec(seed=1), make_spec(seed=2)
+    assert first.cache_key(is_seeded=False) == second.cache_key(is_seeded=False)
+    assert first.cache_key(is_seeded=False) != first.cache_key()

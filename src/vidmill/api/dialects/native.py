@@ -6,9 +6,9 @@ docs/benchmarks.md); the rest are plain functions in threads.
 
 from dataclasses import dataclass
 
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.websockets import WebSocket
 
 from vidmill.api import waiting
 from vidmill.api.answers import json_answer, validated_answer
@@ -18,9 +18,12 @@ from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_query, native_views
 from vidmill.api.dialects.native_capabilities import capabilities_doc
 from vidmill.api.dialects.native_request import read_order
-from vidmill.api.events import HEADERS, has_heard_all, parse_event_id, stream
+from vidmill.api.events import EventStream, Teller, has_heard_all, parse_event_id, stream
 from vidmill.api.files import file_response
+from vidmill.api.following import Watcher, changed
+from vidmill.api.load import leave
 from vidmill.api.repeats import REPLAYED, read_key
+from vidmill.api.sockets import TaskSocket
 from vidmill.domain.clip import Asset
 from vidmill.domain.errors import NotFound, TaskCancelled, TaskFailed
 from vidmill.domain.job import Job, WireStatus
@@ -44,22 +47,26 @@ class Native:
         body = await read_json(request)
         order = read_order(body, self.desk.check)
         key = read_key(request, body)
-        write = self.desk.submission.accept(order, caller, key=key)
-        accepted = await waiting.write(self.desk.app.db, write)
-        return self._accepted(accepted, request, caller)
+        desk = self.desk
+        write = await desk.reads.run(lambda: desk.submission.accept(order, caller, key=key))
+        accepted = await waiting.write(desk.app.db, write, order=caller.tenant_id)
+        view = await desk.reads.run(lambda: desk.tasks.view(accepted.job))
+        return self._accepted(accepted, view, request, caller)
 
     def retry(self, request: Request, caller: Caller) -> Response:
         job = self.desk.tasks.get(request.path_params["task_id"], caller).job
         key = read_key(request, {"retry": job.public_id})
         write = self.desk.submission.accept_again(job, caller, key=key)
-        return self._accepted(self.desk.app.db.write(write), request, caller)
+        accepted = self.desk.app.db.write(write)
+        return self._accepted(accepted, self.desk.tasks.view(accepted.job), request, caller)
 
     async def status(self, request: Request, caller: Caller) -> Response:
         asked = native_query.read_query(request, native_query.STATUS_PARAMETERS)
         task_id = native_query.required(asked, "task_id")
-        view = self.desk.tasks.get(task_id, caller)
+        view = await self.desk.reads.run(lambda: self.desk.tasks.get(task_id, caller))
         if wait_s := asked.get("wait"):
-            view = await waiting.changed(self.desk.tasks, view, caller, timeout_s=wait_s)
+            leave(request.scope)
+            view = await changed(self.desk.following, view, caller, timeout_s=wait_s)
         return validated_answer(self._status(view, request), request, headers=_pace(view.job))
 
     def result(self, request: Request, caller: Caller) -> Response:
@@ -105,20 +112,21 @@ class Native:
         status = 200 if view.is_over else 202
         return json_answer(self._status(view, request), status=status, headers=_pace(view.job))
 
+    def run_next(self, request: Request, caller: Caller) -> Response:
+        view = self.desk.tasks.run_next(request.path_params["task_id"], caller)
+        return json_answer(self._status(view, request), headers=_pace(view.job))
+
     async def events(self, request: Request, caller: Caller) -> Response:
-        tasks = self.desk.tasks
-        view = await run_in_threadpool(tasks.get, request.path_params["task_id"], caller)
+        task_id = request.path_params["task_id"]
+        view = await self.desk.reads.run(lambda: self.desk.tasks.get(task_id, caller))
         last = parse_event_id(request.headers.get("last-event-id"))
         if has_heard_all(view, last):
             return Response(status_code=204)  # tells an EventSource not to come back
-        frames = stream(
-            waiting.Follower(tasks, view, caller),
-            view,
-            last=last,
-            doc=lambda news: self._status(news, request),
-            timestamp=lambda: str(native_views.instant(self.desk.app.clock())),
-        )
-        return StreamingResponse(frames, media_type="text/event-stream", headers=HEADERS)
+        watcher = Watcher(self.desk.following, view, caller)
+        watcher.start()
+        leave(request.scope)
+        frames = stream(watcher, view, last=last, tell=self._teller(request))
+        return EventStream(watcher, frames)
 
     def content(self, request: Request, caller: Caller) -> Response:
         asked = native_query.read_query(request, {"variant": native_query.variant, "download": str})
@@ -145,19 +153,31 @@ class Native:
         log.info("job_erased", job_id=task_id, tenant=caller.tenant)
         return Response(status_code=204)
 
-    def _accepted(self, accepted: Accepted, request: Request, caller: Caller) -> Response:
+    async def socket(self, socket: WebSocket) -> None:
+        await TaskSocket(self.desk, socket, tell=self._teller(socket)).run()
+
+    def _accepted(
+        self, accepted: Accepted, view: TaskView, request: Request, caller: Caller
+    ) -> Response:
         job = accepted.job
         if not accepted.is_replay:
             name = job.lane.name
+            self.desk.meter.count_submit(job)
             log.info("job_submitted", job_id=job.public_id, tenant=caller.tenant, lane=name)
         headers = {**_pace(job), "Location": native_views.links(job.public_id)["status"]}
         return json_answer(
-            self._status(self.desk.tasks.view(job), request),
-            status=202,
+            self._status(view, request),
+            status=200 if job.is_terminal else 202,
             headers=headers | REPLAYED if accepted.is_replay else headers,
         )
 
-    def _status(self, view: TaskView, request: Request) -> dict[str, object]:
+    def _teller(self, connection: HTTPConnection) -> Teller:
+        return Teller(
+            doc=lambda news: self._status(news, connection),
+            timestamp=lambda: str(native_views.instant(self.desk.app.clock())),
+        )
+
+    def _status(self, view: TaskView, request: HTTPConnection) -> dict[str, object]:
         return native_views.status_doc(view, self._urls(request))
 
     def _result(self, view: TaskView, request: Request) -> dict[str, object]:
@@ -165,7 +185,7 @@ class Native:
             view, self._urls(request), expires_at=self.desk.links.expires_at()
         )
 
-    def _urls(self, request: Request) -> native_views.UrlOf:
+    def _urls(self, request: HTTPConnection) -> native_views.UrlOf:
         def url_of(asset: Asset) -> str:
             return self.desk.links.url(asset, request)
 

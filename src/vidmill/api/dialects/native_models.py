@@ -20,6 +20,23 @@ class Eta(_Doc):
     p90: float
 
 
+class Interval(_Doc):
+    """Seconds from now; the truth lies between p10 and p90 at least eight times in ten."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class Price(_Doc):
+    """What the task costs."""
+
+    credits: int
+    state: Literal["held", "captured", "released"] = Field(
+        description="`held` until it is over, then `captured`; `released` if nothing was made."
+    )
+
+
 class TaskError(_Doc):
     """Why the last run failed."""
 
@@ -35,6 +52,7 @@ class Links(_Doc):
     status: str
     result: str
     cancel: str
+    run_next: str
     retry: str
     events: str
     content: str
@@ -51,6 +69,10 @@ class TaskStatus(_Doc):
     max_attempts: int
     queue_position: int | None = Field(description="0 = next; null unless it waits for a worker.")
     eta: Eta | None = Field(description="null until such a clip was measured here.")
+    eta_start: Interval | None = Field(description="When a worker takes it; null once one has.")
+    eta_finish: Interval | None
+    cached: bool = Field(description="Another task's run makes, or made, its files.")
+    price: Price
     cancel_requested: bool
     result_url: str | None = Field(description="Signed, expires; ask again for a new one.")
     error_message: str | None

@@ -75,6 +75,11 @@ class GenerateBody(BaseModel):
     priority: Annotated[str, _schema(enum=list(PRIORITIES))] = Field(
         "normal", description="`high` is for VIP tenants."
     )
+    cache: bool = Field(
+        True,
+        description="An identical clip of yours will do: one that is there answers at once, one "
+        "on its way is shared. `false` = make a new one.",
+    )
     client_reference: Annotated[str | None, _schema(maxLength=CLIENT_REFERENCE_MAX_CHARS)] = Field(
         None, description="Your own name for it: echoed, and a filter of the list."
     )
@@ -142,6 +147,7 @@ def _order(body: GenerateBody) -> Order:
         priority=body.priority,
         client_reference=None if reference is None else normalise_text(reference),
         metadata=body.metadata or {},
+        cache=body.cache,
     )
 
 

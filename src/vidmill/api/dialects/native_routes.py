@@ -1,7 +1,9 @@
 """The native dialect's table of routes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+
+from starlette.websockets import WebSocket
 
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_models as models
@@ -31,6 +33,11 @@ def native_routes(desk: Desk) -> Sequence[Route]:
     )
 
 
+def native_sockets(desk: Desk) -> Sequence[tuple[str, Callable[[WebSocket], Awaitable[None]]]]:
+    """Return the WebSocket routes, which the OpenAPI document has no words for."""
+    return ((f"{PREFIX}/ws", Native(desk).socket),)
+
+
 def _making(native: Native) -> tuple[Route, ...]:
     accepted = Answer(
         description="Queued, and safe from any crash.",
@@ -41,6 +48,7 @@ def _making(native: Native) -> tuple[Route, ...]:
             "Idempotency-Replayed": "`true`: the key was used before; this is the task it made.",
         },
     )
+    cached = Answer(description="Done: an identical clip was there.", model=models.TaskStatus)
     return (
         Route(
             method="POST",
@@ -48,7 +56,7 @@ def _making(native: Native) -> tuple[Route, ...]:
             handler=native.generate,
             summary="Submit a clip",
             body=GenerateBody,
-            answers={202: accepted},
+            answers={202: accepted, 200: cached},
             errors=(
                 errors.InvalidRequest,
                 errors.MalformedBody,
@@ -105,6 +113,15 @@ def _ending(native: Native) -> tuple[Route, ...]:
             errors=(errors.TaskNotFound, errors.TaskNotCancellable, errors.ServiceUnavailable),
             parameters=(_task_id("path"),),
         ),
+        Route(
+            method="POST",
+            path=f"{PREFIX}/tasks/{{task_id}}/run-next",
+            handler=native.run_next,
+            summary="Put a queued task before your other queued ones; other users lose nothing",
+            answers={200: Answer(description="It is your next.", model=models.TaskStatus)},
+            errors=(errors.TaskNotFound, errors.TaskNotQueued, errors.ServiceUnavailable),
+            parameters=(_task_id("path"),),
+        ),
     )
 
 
@@ -121,7 +138,7 @@ def _looking(native: Native) -> tuple[Route, ...]:
                 ),
                 304: _UNCHANGED,
             },
-            errors=(errors.TaskNotFound, errors.InvalidRequest),
+            errors=(errors.TaskNotFound, errors.InvalidRequest, errors.ServiceUnavailable),
             parameters=(
                 _task_id("query"),
                 _query(
@@ -205,7 +222,7 @@ def _events(native: Native) -> Route:
             ),
             204: Answer(description="Nothing more will come.", media_type=""),
         },
-        errors=(errors.TaskNotFound,),
+        errors=(errors.TaskNotFound, errors.ServiceUnavailable),
         parameters=(
             _task_id("path"),
             _header("Last-Event-ID", "The last event you got; older ones are not repeated."),

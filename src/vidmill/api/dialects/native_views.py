@@ -7,6 +7,7 @@ from typing import Any
 
 from vidmill.domain.clip import Asset, ClipResult
 from vidmill.domain.errors import WORK_ERRORS
+from vidmill.domain.eta import Interval
 from vidmill.domain.job import Job, JobState
 from vidmill.services.tasks import TaskView
 from vidmill.store.attempts import Attempt
@@ -27,7 +28,8 @@ def instant(seconds: float | None) -> str | None:
 
 def status_doc(view: TaskView, url_of: UrlOf) -> dict[str, Any]:
     """Return what every answer about a task says."""
-    job, eta = view.job, view.outlook.eta
+    job, run, outlook = view.job, view.run, view.outlook
+    eta = outlook.eta
     video = job.result.assets.get("video") if job.result else None
     return {
         "task_id": job.public_id,
@@ -36,16 +38,20 @@ def status_doc(view: TaskView, url_of: UrlOf) -> dict[str, Any]:
         "progress": view.progress,
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
-        "queue_position": view.outlook.position,
+        "queue_position": outlook.position,
         "eta": {"p50": eta.p50, "p90": eta.p90} if eta else None,
+        "eta_start": _interval(outlook.start),
+        "eta_finish": _interval(outlook.finish),
+        "cached": view.is_cached,
+        "price": {"credits": job.price_credits, "state": view.price_state},
         "cancel_requested": job.is_cancel_requested,
         "result_url": url_of(video) if video else None,
         "error_message": job.error_message,
         "error": _error(job),
         "created_at": instant(job.submitted_at),
-        "started_at": instant(job.started_at),
+        "started_at": instant(run.started_at),
         "finished_at": instant(job.finished_at),
-        "retry_at": instant(job.not_before) if job.state is JobState.DELAYED else None,
+        "retry_at": instant(run.not_before) if run.state is JobState.DELAYED else None,
         "queued_s": _between(job.submitted_at, job.started_at),
         "running_s": _between(job.started_at, job.finished_at),
         "client_reference": job.client_reference,
@@ -65,6 +71,7 @@ def links(task_id: str) -> dict[str, str]:
         "status": f"{PREFIX}/status?task_id={task_id}",
         "result": f"{PREFIX}/result/{task_id}",
         "cancel": f"{task}/cancel",
+        "run_next": f"{task}/run-next",
         "retry": f"{task}/retry",
         "events": f"{task}/events",
         "content": f"{task}/content",
@@ -155,6 +162,12 @@ def _error(job: Job) -> Mapping[str, Any] | None:
         "message": job.error_message,
         "retryable": bool(kind and kind.is_retryable),
     }
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    if interval is None:
+        return None
+    return {"p10": interval.p10, "p50": interval.p50, "p90": interval.p90}
 
 
 def _between(start: float | None, end: float | None) -> float | None:

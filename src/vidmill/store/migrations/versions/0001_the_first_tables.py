@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 from vidmill.store.migrations import run_sql_file
 
@@ -93,8 +94,8 @@ def upgrade() -> None:
     sa.Column('state', sa.Text(), nullable=False),
     sa.Column('attempt', sa.Integer(), server_default='0', nullable=False),
     sa.Column('max_attempts', sa.Integer(), nullable=False),
-    sa.Column('spec', sa.JSON(), nullable=False),
-    sa.Column('request', sa.JSON(), nullable=False),
+    sa.Column('spec', sa.JSON().with_variant(JSONB, 'postgresql'), nullable=False),
+    sa.Column('request', sa.JSON().with_variant(JSONB, 'postgresql'), nullable=False),
     sa.Column('est_cost_s', sa.Double(), nullable=False),
     sa.Column('submitted_at', sa.Double(), nullable=False),
     sa.Column('phase', sa.Text(), server_default='waiting', nullable=False),
@@ -105,7 +106,7 @@ def upgrade() -> None:
     sa.Column('started_at', sa.Double(), nullable=True),
     sa.Column('finished_at', sa.Double(), nullable=True),
     sa.Column('is_cancel_requested', sa.Boolean(), server_default=sa.false(), nullable=False),
-    sa.Column('result', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('result', sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), 'postgresql'), nullable=True),
     sa.Column('error_code', sa.Text(), nullable=True),
     sa.Column('error_message', sa.Text(), nullable=True),
     sa.Column('client_reference', sa.Text(), nullable=True),

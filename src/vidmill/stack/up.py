@@ -6,61 +6,42 @@ finish. Nothing here is precious: kill any of them, and the next start goes on f
 
 import json
 import os
-import random
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from pydantic import SecretStr
 
 from vidmill import wiring
-from vidmill.api.app import create_app
 from vidmill.domain.errors import VidmillError
-from vidmill.domain.job import RetryPolicy
 from vidmill.profiles import load_profile, resolve_source
-from vidmill.services.access import hash_key
-from vidmill.services.controller import Controller, ControllerTimes
 from vidmill.settings import Settings
-from vidmill.store import accounts, migrate, workers
+from vidmill.stack.front import Front, listen, new_controller
+from vidmill.stack.keys import Connection, connect
+from vidmill.store import migrate, workers
 from vidmill.store.session import UnitOfWork
 from vidmill.store.workers import WorkerState
 from vidmill.telemetry import get_logger
+from vidmill.wiring import CannotStart
+from vidmill.worker import proc
 from vidmill.worker.loop import EventLoop
 from vidmill.worker.proc import become_subreaper, end_leftovers, end_strays, kill_group, take_lock
 
 log = get_logger(__name__)
 
-TENANT = "default"
 RESTART_S = 0.5
 """First wait before the supervisor is started again; doubles up to the cap."""
 RESTART_CAP_S = 30.0
 STEADY_S = 60.0
 """A supervisor that lived this long starts the back-off anew."""
-CLOSE_S = 5.0
-"""How long open answers (event streams) may go on once the workers have ended."""
 STUCK_S = 30.0
 """A supervisor that is not gone this long after its drain should be over is killed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """What a client needs; `connection.json` in the data folder."""
-
-    url: str
-    api_key: str
-
-
-class CannotStart(Exception):
-    """Something the person who starts it can mend; the message says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +72,7 @@ def run_up(settings: Settings, callbacks: Callbacks | None = None) -> int:
         shutil.rmtree(settings.scratch_dir, ignore_errors=True)
         become_subreaper()
         migrate.upgrade(settings.effective_database_url)
-        listener = _listen(settings)
+        listener = listen(settings)
         app = wiring.build(settings)
         try:
             return _Tree(app, listener, callbacks or Callbacks()).run()
@@ -137,10 +118,8 @@ class _Tree:
         self._callbacks = callbacks
         self._listener = listener
         self._loop = EventLoop()
-        self._stop = threading.Event()
-        self._server: uvicorn.Server | None = None
-        self._threads: list[threading.Thread] = []
-        self._controller = _controller(app)
+        self._controller = new_controller(app)
+        self._front = Front(app, listener, controller=self._controller)
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._started_at = 0.0
@@ -161,31 +140,13 @@ class _Tree:
         self._take_over()
         self._start_supervisor()  # first: loading the model takes longest
         connection = connect(self._app, self._listener)
-        self._start_threads()
+        self._front.start()
         self._callbacks.on_listening(connection)
         self._await_ready()
         self._loop.every(lambda: 1.0, self._check_threads)
 
-    def _start_threads(self) -> None:
-        config = uvicorn.Config(
-            create_app(self._app),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(CLOSE_S),
-        )
-        self._server = uvicorn.Server(config)
-        self._threads = [
-            threading.Thread(
-                target=self._server.run, kwargs={"sockets": [self._listener]}, name="api"
-            ),
-            threading.Thread(target=self._controller.run, args=(self._stop,), name="controller"),
-        ]
-        for thread in self._threads:
-            thread.start()
-
     def _check_threads(self) -> None:
-        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        dead = self._front.dead()
         if dead and not self._signals:
             log.critical("thread_died", threads=dead)
             self._status = 1
@@ -207,15 +168,21 @@ class _Tree:
     # The supervisor.
 
     def _take_over(self) -> None:
-        """Forget the workers of an earlier start, and queue again what they were running."""
-        db, host = self._app.db, socket.gethostname()
+        """Forget the workers of an earlier start, and queue again what they were running.
+
+        A database in the data folder is ours alone; of a server's, other hosts' workers live on.
+        """
+        db = self._app.db
+        known = db.read(lambda conn: workers.on_host(conn, socket.gethostname()))
+        dead = [w.id for w in known if not db.is_remote or proc.stat(w.pid) is None]
 
         def drop(uow: UnitOfWork) -> None:
-            for worker in workers.on_host(uow.conn, host):
-                workers.drop(uow, worker.id)
+            for worker in dead:
+                workers.drop(uow, worker)
 
         db.write(drop)
-        swept = self._controller.start(live=())
+        controller = self._controller
+        swept = controller.join(dead=dead) if db.is_remote else controller.start(live=())
         log.info("taken_over", runs=len(swept))
 
     def _start_supervisor(self) -> None:
@@ -284,32 +251,8 @@ class _Tree:
         if self._supervisor:  # something failed here: else it has ended by itself
             kill_group(self._supervisor.pid)
             self._supervisor.wait()
-        if self._server:
-            self._server.should_exit = True
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._front.close()
         self._loop.close()
-
-
-def _controller(app: wiring.App) -> Controller:
-    settings = app.settings
-    return Controller(
-        app.db,
-        app.tickets,
-        app.bus,
-        pools=[settings.pool],
-        policy=RetryPolicy(base_s=settings.retry_base_s, cap_s=settings.retry_cap_s),
-        times=ControllerTimes(
-            sweep_s=settings.sweep_s,
-            promote_s=settings.promote_s,
-            reconcile_s=settings.reconcile_s,
-            audit_s=settings.audit_s,
-            time_limit_s=settings.time_limit_s,
-        ),
-        rng=random.Random(),
-        name=f"c_{secrets.token_hex(8)}",
-    )
 
 
 def settings_json(settings: Settings) -> str:
@@ -319,60 +262,3 @@ def settings_json(settings: Settings) -> str:
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 
     return json.dumps({k: plain(v) for k, v in settings.model_dump().items()}, default=str)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:  # its text already names the address in some versions of Python
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise CannotStart(
-            f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another"
-            " with --host or --port (0 = any free port)"
-        ) from error
-    listener.set_inheritable(False)
-    return listener
-
-
-def connect(app: wiring.App, listener: socket.socket) -> Connection:
-    """Write `connection.json` with the URL and a key that works; an old key that does is kept."""
-    host, port = listener.getsockname()[:2]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    shown = f"[{reachable}]" if ":" in reachable else reachable
-    path = app.settings.data_dir / "connection.json"
-    key = _working_key(app, path) or _new_key(app)
-    connection = Connection(url=f"http://{shown}:{port}", api_key=key)
-    _write_private(path, json.dumps({"url": connection.url, "api_key": connection.api_key}))
-    return connection
-
-
-def _working_key(app: wiring.App, path: Path) -> str | None:
-    try:
-        key = str(json.loads(path.read_text())["api_key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return key if app.db.read(lambda conn: accounts.find_key(conn, hash_key(key))) else None
-
-
-def _new_key(app: wiring.App) -> str:
-    key = f"vm_{secrets.token_urlsafe(32)}"
-
-    def write(uow: UnitOfWork) -> None:
-        tenant = accounts.ensure_tenant(uow, TENANT, cap_queued=app.settings.queue_max)
-        accounts.create_key(uow, tenant.id, "made by vidmill up", hash_key(key))
-
-    app.db.write(write)
-    return key
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace *path* atomically, readable by its owner alone from the first byte on."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

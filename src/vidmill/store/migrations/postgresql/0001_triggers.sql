@@ -1,0 +1,1 @@
+-- No PostgreSQL database was ever at 0001: its first triggers come with 0002.
