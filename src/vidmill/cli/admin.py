@@ -244,6 +244,7 @@ def _show_written(
 
 
 def _show(term: Terminal, lines: Sequence[dict[str, Any]]) -> None:
+    """Print *lines* as a table, or as JSON, where values keep their types."""
     if term.is_json:
         term.document(list(lines))
         return
@@ -264,15 +265,18 @@ def _show(term: Terminal, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value)) or "(none)"
+    if isinstance(value, dict):  # a route
+        wait_s = value["min_wait_s"]
+        return f"{value['pool']} after {wait_s:g} s" if wait_s else str(value["pool"])
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plan_line(plan: Any) -> dict[str, Any]:
     shown = asdict(plan)
-    pools = ", ".join(shown.pop("pools")) or "(default)"
-    lane = LANES[shown.pop("lane")]
-    cached = f"{shown.pop('cached_price_percent')} %"
-    return {"plan": shown.pop("name"), "lane": lane, "pools": pools, **shown, "cached": cached}
+    lane, pools = LANES[shown.pop("lane")], list(shown.pop("pools"))
+    return {"plan": shown.pop("name"), "lane": lane, "pools": pools, **shown}
 
 
 def _tenant_lines(conn: "Connection") -> list[dict[str, Any]]:
@@ -328,8 +332,7 @@ def _route_of(text: str) -> "Route":
 
 
 def _route_line(worker_class: str, routes: "Sequence[Route]") -> dict[str, Any]:
-    shown = [f"{r.pool} after {r.min_wait_s:g} s" if r.min_wait_s else r.pool for r in routes]
-    return {"class": worker_class, "pools": ", ".join(shown) or "(forgotten)"}
+    return {"class": worker_class, "pools": [asdict(route) for route in routes]}
 
 
 def _instant(at: float) -> str:

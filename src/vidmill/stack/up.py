@@ -6,7 +6,6 @@ finish. Nothing here is precious: kill any of them, and the next start goes on f
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +31,7 @@ from vidmill.wiring import CannotStart
 from vidmill.worker import proc
 from vidmill.worker.loop import EventLoop
 from vidmill.worker.proc import become_subreaper, end_leftovers, end_strays, kill_group, take_lock
+from vidmill.worker.supervisor import EXIT_UNFIT
 
 log = get_logger(__name__)
 
@@ -68,8 +68,8 @@ def run_up(settings: Settings, callbacks: Callbacks | None = None) -> int:
     _check_model(settings)
     lock = _take_folder(settings)
     try:
-        end_leftovers(settings.run_dir, are_owners_spared=False)
-        shutil.rmtree(settings.scratch_dir, ignore_errors=True)
+        end_leftovers(settings.run_dir, are_owners_spared=True)
+        proc.tidy_scratch(settings.scratch_dir, live=proc.living(settings.run_dir))
         become_subreaper()
         migrate.upgrade(settings.effective_database_url)
         listener = listen(settings)
@@ -174,7 +174,9 @@ class _Tree:
         """
         db = self._app.db
         known = db.read(lambda conn: workers.on_host(conn, socket.gethostname()))
-        dead = [w.id for w in known if not db.is_remote or proc.stat(w.pid) is None]
+        live = proc.living(self._settings.run_dir)  # `vidmill worker` on the same data folder
+        gone = [w for w in known if w.id not in live]
+        dead = [w.id for w in gone if not db.is_remote or proc.stat(w.pid) is None]
 
         def drop(uow: UnitOfWork) -> None:
             for worker in dead:
@@ -182,7 +184,7 @@ class _Tree:
 
         db.write(drop)
         controller = self._controller
-        swept = controller.join(dead=dead) if db.is_remote else controller.start(live=())
+        swept = controller.join(dead=dead) if db.is_remote else controller.start(live=live)
         log.info("taken_over", runs=len(swept))
 
     def _start_supervisor(self) -> None:
@@ -210,9 +212,10 @@ class _Tree:
             self._status = 0
             return
         log.error("supervisor_ended", status=status)
-        end_leftovers(self._settings.run_dir, are_owners_spared=False)
+        end_leftovers(self._settings.run_dir, are_owners_spared=True)
         end_strays(known=())  # what a killed supervisor could not end any more
-        is_steady = self._loop.now() - self._started_at > STEADY_S
+        lived_s = self._loop.now() - self._started_at
+        is_steady = lived_s > STEADY_S and status != EXIT_UNFIT  # loading may take a minute too
         self._deaths = 1 if is_steady else self._deaths + 1
         delay_s = min(RESTART_CAP_S, RESTART_S * 2.0 ** (self._deaths - 1))
         self._loop.after(delay_s, self._restart_supervisor)

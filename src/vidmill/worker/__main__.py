@@ -11,7 +11,7 @@ from vidmill.store import routes
 from vidmill.store.routes import Route
 from vidmill.telemetry import configure_logging
 from vidmill.worker.loop import EventLoop
-from vidmill.worker.proc import die_with, end_leftovers
+from vidmill.worker.proc import die_with, end_leftovers, living, tidy_scratch
 from vidmill.worker.production import Production
 from vidmill.worker.records import Assignment
 from vidmill.worker.supervisor import MakeProduction, Supervisor
@@ -41,6 +41,7 @@ def serve(
     app = wiring.build(settings)
     try:
         end_leftovers(settings.run_dir, are_owners_spared=True)
+        tidy_scratch(settings.scratch_dir, live=living(settings.run_dir))
         assignment = Assignment(
             worker=worker or new_worker_id(),
             engine=engine or wiring.engine_path(),

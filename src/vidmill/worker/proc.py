@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import json
 import os
+import shutil
 import signal
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -140,22 +141,30 @@ class PidFile:
         fresh.write_text(json.dumps([asdict(mark) for mark in marks]))
         fresh.replace(self._path)
 
+    def is_owner_alive(self) -> bool:
+        """Whether the first one noted, who wrote the file, is alive."""
+        marks = self._marks()
+        return bool(marks) and _is_alive(marks[0])
+
     def end_leftovers(self, *, is_owner_spared: bool) -> list[int]:
         """SIGKILL what is still alive of the noted processes and their groups; return their pids.
 
         Args:
             is_owner_spared: Do nothing while the first one noted, who wrote the file, is alive.
         """
-        try:
-            marks = [Mark(**mark) for mark in json.loads(self._path.read_text())]
-        except (FileNotFoundError, ValueError):
-            return []
-        mine = [mark for mark in marks if mark.boot_id == self._boot_id]
-        if is_owner_spared and mine and _is_alive(mine[0]):
+        mine = self._marks()
+        if is_owner_spared and self.is_owner_alive():
             return []
         ended = [pid for mark in mine for pid in _end_group(mark)]
         self.remove()
         return ended
+
+    def _marks(self) -> list[Mark]:
+        try:
+            marks = [Mark(**mark) for mark in json.loads(self._path.read_text())]
+        except (FileNotFoundError, ValueError):
+            return []
+        return [mark for mark in marks if mark.boot_id == self._boot_id]
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -168,6 +177,18 @@ def end_leftovers(run_dir: Path, *, are_owners_spared: bool) -> list[int]:
         for path in sorted(run_dir.glob("*.pids"))
         for pid in PidFile(path).end_leftovers(is_owner_spared=are_owners_spared)
     ]
+
+
+def living(run_dir: Path) -> set[str]:
+    """Return the names of the workers with a pid file in *run_dir* whose process is alive."""
+    return {path.stem for path in run_dir.glob("*.pids") if PidFile(path).is_owner_alive()}
+
+
+def tidy_scratch(scratch_dir: Path, *, live: Collection[str]) -> None:
+    """Delete what workers other than *live* were encoding; a killed one cannot do it itself."""
+    for folder in scratch_dir.glob("*"):
+        if folder.name not in live:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_alive(mark: Mark) -> bool:

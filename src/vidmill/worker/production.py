@@ -1,5 +1,6 @@
 """From a claimed job to an outcome: the render child, the finish child, and the runs in them."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,10 +136,13 @@ class Production:
         if run:
             self._stop(run, JobCancelled("cancelled by its owner"))
 
-    def lose(self, run: Run) -> None:
-        """Have *run* stopped; the job is somebody else's now, so nothing may be written."""
+    def lose(self, run: Run, *, grace_s: float = math.inf) -> None:
+        """Have *run* stopped; the job is somebody else's now, so nothing may be written.
+
+        The child has *grace_s* to stop, if that is less than a cancelled one has.
+        """
         run.is_lost = True
-        self._stop(run, WorkerLost("the lease ran out"))
+        self._stop(run, WorkerLost("the lease ran out"), grace_s=grace_s)
 
     def reload(self) -> None:
         """Have the model loaded and warmed anew, by a new process; nothing may be rendering."""
@@ -279,7 +283,7 @@ class Production:
 
     # How runs end.
 
-    def _stop(self, run: Run, verdict: VidmillError) -> None:
+    def _stop(self, run: Run, verdict: VidmillError, *, grace_s: float = math.inf) -> None:
         """Ask for an end; a child that does not answer within the grace is killed."""
         if run.verdict:
             return
@@ -289,7 +293,7 @@ class Production:
             self._reports.room()
             return
         self._child_of(run).ask_stop(run.number)
-        grace_s = self._rules.cancel_grace_s
+        grace_s = max(0.0, min(grace_s, self._rules.cancel_grace_s))
         run.timers.append(self._loop.after(grace_s, lambda: self._kill(run)))
 
     def _kill(self, run: Run) -> None:

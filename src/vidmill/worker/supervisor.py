@@ -4,6 +4,7 @@ One synchronous loop over the children's channels, the ticket and cancel inboxes
 touches no pixels, so nothing it waits for lasts longer than a database write.
 """
 
+import math
 import os
 import random
 import socket
@@ -187,7 +188,9 @@ class Supervisor:
         except VidmillError as error:
             log.warning("heartbeat_failed", error=str(error))
             if self._loop.now() - self._last_beat > LEASE_USED * self._settings.lease_s:
-                self._lose(runs)
+                self._lose(
+                    runs, grace_s=self._last_beat + self._settings.lease_s - self._loop.now()
+                )
             return
         self._last_beat = began
         cancelled = {(o.job_id, o.attempt): o.is_cancel_requested for o in owned}
@@ -196,10 +199,10 @@ class Supervisor:
             if cancelled.get(run.key):
                 self._production.cancel(run.job.public_id, run.job.attempt)
 
-    def _lose(self, runs: list[Run]) -> None:
+    def _lose(self, runs: list[Run], *, grace_s: float = math.inf) -> None:
         for run in runs:
             log.warning("lease_lost", job_id=run.job.public_id, attempt=run.job.attempt)
-            self._production.lose(run)
+            self._production.lose(run, grace_s=grace_s)
 
     @property
     def _status(self) -> tuple[WorkerState, str]:
@@ -247,7 +250,7 @@ class Supervisor:
     def _judge_engine(self, run: Run, outcome: Outcome) -> None:
         """Count the different jobs our engine failed in a row; too many, and it is loaded anew."""
         if isinstance(outcome, ClipResult):
-            self._failed_jobs, self._is_suspect = set(), False
+            self._failed_jobs, self._is_suspect, self._load_failures = set(), False, 0
         if not isinstance(outcome, ENGINE_TROUBLE):
             return
         self._failed_jobs.add(run.job.id)
