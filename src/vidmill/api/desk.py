@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from vidmill.api.auth import Gate
-from vidmill.api.following import Following
+from vidmill.api.following import Following, Glances
 from vidmill.api.links import FileLinks
 from vidmill.api.load import Load
 from vidmill.api.metrics import Meter
@@ -32,6 +32,7 @@ class Desk:
     submission: Submission
     tasks: Tasks
     reads: Reads
+    glances: Glances
     following: Following
     load: Load
     meter: Meter
@@ -56,6 +57,7 @@ class Desk:
             submission=submission_of(app, forecast, limits),
             tasks=tasks,
             reads=reads,
+            glances=Glances(tasks, reads),
             following=Following(tasks, reads, watchers_max=settings.watchers_max),
             load=Load(requests_max=settings.requests_max),
             meter=Meter(),

@@ -25,12 +25,33 @@ OnNews = Callable[[TaskView | None], None]
 """Told how a task stands now; None = it was erased. Called in the event loop; must be quick."""
 
 
+class Glances:
+    """How coroutines look at a task: by the short way on SQLite, many at once on a server."""
+
+    def __init__(self, tasks: Tasks, reads: Reads) -> None:
+        self._tasks = tasks
+        self._reads = reads
+        self._gathering = reads.gathering(tasks.get_many)
+
+    async def get(self, task_id: str, caller: Caller) -> TaskView:
+        """Return the caller's task; see `Tasks.get`.
+
+        Raises:
+            TaskNotFound: There is none, or it is somebody else's.
+            ServiceUnavailable: The database is away or silent.
+        """
+        if not self._reads.is_remote:
+            return self._tasks.get(task_id, caller)
+        return await self._gathering.ask((task_id, caller))
+
+
 class Following:
     """The tasks followed in this process. For its event loop only."""
 
     def __init__(self, tasks: Tasks, reads: Reads, *, watchers_max: int) -> None:
         self._tasks = tasks
         self._reads = reads
+        self._glances = Glances(tasks, reads)
         self._watchers_max = watchers_max
         self._followed: dict[int, _Followed] = {}
         self.num_watchers = 0
@@ -59,7 +80,7 @@ class Following:
         job_id = view.job.id
         followed = self._followed.get(job_id)
         if followed is None or followed.is_done:
-            followed = _Followed(self._tasks, self._reads, view, caller)
+            followed = _Followed(self._tasks, self._reads, self._glances, view, caller)
             self._followed[job_id] = followed
         followed.listeners.append(on_news)
 
@@ -81,11 +102,14 @@ class Following:
 class _Followed:
     """One task, and all who want to hear of it."""
 
-    def __init__(self, tasks: Tasks, reads: Reads, view: TaskView, caller: Caller) -> None:
+    def __init__(
+        self, tasks: Tasks, reads: Reads, glances: Glances, view: TaskView, caller: Caller
+    ) -> None:
         self.listeners: list[OnNews] = []
         self.is_done = False
         self._tasks = tasks
         self._reads = reads
+        self._glances = glances
         self._view = view
         self._caller = caller
         self._loop = asyncio.get_running_loop()
@@ -127,7 +151,7 @@ class _Followed:
     async def _look(self) -> None:
         is_stale, self._is_stale = self._is_stale, False
         try:
-            self._view = await self._reads.run(self._reread if is_stale else self._refresh)
+            self._view = await (self._reread() if is_stale else self._refresh())
         except ServiceUnavailable as error:
             self._is_stale = True  # looked at again when REREAD_S are over
             log.warning("follow_failed", job_id=self._view.job.public_id, error=str(error))
@@ -135,11 +159,11 @@ class _Followed:
         self._listen()
         self._tell(self._view)
 
-    def _reread(self) -> TaskView:
-        return self._tasks.get(self._view.job.public_id, self._caller)
+    async def _reread(self) -> TaskView:
+        return await self._glances.get(self._view.job.public_id, self._caller)
 
-    def _refresh(self) -> TaskView:
-        return self._tasks.refresh(self._view)
+    async def _refresh(self) -> TaskView:
+        return await self._reads.run_quick(lambda: self._tasks.refresh(self._view))
 
     def _tell(self, view: TaskView | None) -> None:
         for on_news in list(self.listeners):

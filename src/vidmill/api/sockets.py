@@ -190,9 +190,9 @@ class TaskSocket:
     async def _follow(self, task_id: str, heard: object) -> bool:
         """Begin to follow a task; False if that cannot be, which the other side was told."""
         assert self._caller is not None
-        tasks, caller = self._desk.tasks, self._caller
+        caller = self._caller
         try:
-            view = await self._desk.reads.run(lambda: tasks.get(task_id, caller))
+            view = await self._desk.glances.get(task_id, caller)
             if task_id not in self._stops:
                 on_news = partial(self._hear, view.job.public_id)
                 stop = self._desk.following.watch(view, caller, on_news)

@@ -5,7 +5,7 @@ progress never falls and a zombie's news is not shown.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -16,6 +16,7 @@ from vidmill.domain.errors import (
     TaskNotFound,
     TaskNotQueued,
     TaskStillLive,
+    VidmillError,
 )
 from vidmill.domain.job import Job, JobState, Phase, WireStatus
 from vidmill.domain.ports import BlobStore, EventBus, TicketSource
@@ -135,9 +136,34 @@ class Tasks:
         """
         if not TASK_ID.fullmatch(task_id):
             raise _not_found(task_id)
-        found = self.db.read(lambda conn: _with_leader(conn, task_id, caller.tenant_id))
-        if found is None:
+        job = self.db.look(lambda conn: glance.get(conn, task_id, caller.tenant_id))
+        if job is None:
             raise _not_found(task_id)
+        return self._view_led(job)
+
+    def get_many(self, asked: Sequence[tuple[str, Caller]]) -> list[TaskView | Exception]:
+        """Return what `get` returns, or raises, for each of *asked*, by one statement."""
+        known = [task_id for task_id, _ in asked if TASK_ID.fullmatch(task_id)]
+        found = self.db.look(lambda conn: glance.get_many(conn, known)) if known else {}
+
+        def one(task_id: str, caller: Caller) -> TaskView | Exception:
+            job = found.get(task_id)
+            if job is None or job.tenant_id != caller.tenant_id:
+                return _not_found(task_id)
+            try:
+                return self._view_led(job)
+            except VidmillError as error:
+                return error
+
+        return [one(task_id, caller) for task_id, caller in asked]
+
+    def _view_led(self, job: Job) -> TaskView:
+        """Return how *job* stands; one that follows another may have ended with it meanwhile."""
+        if job.state is not JobState.FOLLOWING:
+            return self._view(job, None)
+        found = self.db.read(lambda conn: _with_leader(conn, job.public_id, job.tenant_id))
+        if found is None:
+            raise _not_found(job.public_id)
         return self._view(*found)
 
     def view(self, job: Job) -> TaskView:

@@ -5,7 +5,7 @@ SQLAlchemy's execution and result machinery costs 80 to 150 µs a statement, the
 the driver knows them: JSON as text, truth as 0 and 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ClauseElement, Connection
@@ -26,15 +26,27 @@ class Direct:
         Raises:
             DBAPIError: As from SQLAlchemy.
         """
+        row: tuple[Any, ...] | None = self._run(conn, values, lambda found: found.fetchone())
+        return row
+
+    def all(self, conn: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return all rows.
+
+        Raises:
+            DBAPIError: As from SQLAlchemy.
+        """
+        rows: list[tuple[Any, ...]] = self._run(conn, values, lambda found: found.fetchall())
+        return rows
+
+    def _run(self, conn: Connection, values: Mapping[str, Any], fetch: Callable[[Any], Any]) -> Any:
         text, order = self._compiled.get(conn.dialect.name) or self._compile(conn)
         driver: Any = conn.connection.driver_connection
         try:
             found = driver.execute(text, [values[name] for name in order] if order else values)
-            row: tuple[Any, ...] | None = found.fetchone()
+            return fetch(found)
         except conn.dialect.loaded_dbapi.Error as error:
             base = conn.dialect.loaded_dbapi.Error
             raise DBAPIError.instance(text, None, error, base, hide_parameters=True) from error
-        return row
 
     def _compile(self, conn: Connection) -> tuple[str, tuple[str, ...]]:
         compiled = self._statement.compile(dialect=conn.dialect, column_keys=self._columns)

@@ -4,12 +4,12 @@ A test holds the two reads equal.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import ARRAY, Connection, Text, any_, bindparam, cast, select
 
 from vidmill.domain.clip import ClipResult, ClipSpec
 from vidmill.domain.job import Job, JobState, Lane, Phase
@@ -19,11 +19,22 @@ from vidmill.store.models import JOB_COLUMNS, jobs
 SPECS_KEPT = 4096
 """Specs and requests never change, and their tasks are asked about many times."""
 
+_JSON = frozenset({"spec", "request", "result"})
+_COLUMNS = tuple(
+    cast(column, Text).label(column.name) if column.name in _JSON else column
+    for column in JOB_COLUMNS
+)
+"""JSON as text, whose parsed form is kept: a server's driver would parse it anew for each poll."""
+
 _BY_PUBLIC_ID = Direct(
-    select(*JOB_COLUMNS).where(
+    select(*_COLUMNS).where(
         jobs.c.public_id == bindparam("public_id"), jobs.c.tenant_id == bindparam("tenant_id")
     )
 )
+_BY_PUBLIC_IDS = Direct(
+    select(*_COLUMNS).where(jobs.c.public_id == any_(bindparam("public_ids", type_=ARRAY(Text))))
+)
+"""For a server: one statement for any number, so that it is prepared once."""
 _NAMES = tuple(column.name for column in JOB_COLUMNS)
 
 
@@ -33,21 +44,26 @@ def get(conn: Connection, public_id: str, tenant_id: int) -> Job | None:
     return None if row is None else _to_job(dict(zip(_NAMES, row, strict=True)))
 
 
+def get_many(conn: Connection, public_ids: Sequence[str]) -> dict[str, Job]:
+    """Return those jobs there are, whoever owns them, by public id, in one statement.
+
+    On PostgreSQL; a read of SQLite costs no round trip that could be shared.
+    """
+    rows = _BY_PUBLIC_IDS.all(conn, {"public_ids": list(public_ids)})
+    found = [_to_job(dict(zip(_NAMES, row, strict=True))) for row in rows]
+    return {job.public_id: job for job in found}
+
+
 def _to_job(values: dict[str, Any]) -> Job:
     result = values["result"]
     values["lane"] = Lane(values["lane"])
     values["state"] = JobState(values["state"])
     values["phase"] = Phase(values["phase"])
     values["is_cancel_requested"] = bool(values["is_cancel_requested"])
-    # JSON is text on SQLite, and parsed already on PostgreSQL.
-    values["spec"] = _spec(values["spec"])
-    values["request"] = _request(values["request"])
-    values["result"] = None if result is None else _result(result)
+    values["spec"] = _spec_of_text(values["spec"])
+    values["request"] = _request_of_text(values["request"])
+    values["result"] = None if result is None else ClipResult.from_json(json.loads(result))
     return Job(**values)
-
-
-def _spec(value: str | dict[str, Any]) -> ClipSpec:
-    return _spec_of_text(value) if isinstance(value, str) else ClipSpec.from_json(value)
 
 
 @lru_cache(maxsize=SPECS_KEPT)
@@ -55,14 +71,7 @@ def _spec_of_text(text: str) -> ClipSpec:
     return ClipSpec.from_json(json.loads(text))
 
 
-def _request(value: str | dict[str, Any]) -> Mapping[str, Any]:
-    return _request_of_text(value) if isinstance(value, str) else value
-
-
 @lru_cache(maxsize=SPECS_KEPT)
 def _request_of_text(text: str) -> Mapping[str, Any]:
     return MappingProxyType(json.loads(text))
 
-
-def _result(value: str | dict[str, Any]) -> ClipResult:
-    return ClipResult.from_json(json.loads(value) if isinstance(value, str) else value)

@@ -40,7 +40,9 @@ class Link(Protocol):
         """Begin the part that `undo` would undo."""
         ...
 
-    def undo(self) -> None: ...
+    def undo(self) -> bool:
+        """Undo what was done since `mark`; False where that can only be done with all the rest."""
+        ...
 
     def commit(self) -> None: ...
 
@@ -99,6 +101,10 @@ class _Call:
         assert self.unit is not None, "it ran, or there would be an error"
         self.unit.committed()
         return self.value
+
+
+class _Spoilt(Exception):
+    """A call failed on its own account, and its part cannot be undone without the others'."""
 
 
 class GroupWriter:
@@ -167,6 +173,10 @@ class GroupWriter:
     def _attempt(self, batch: list[_Call], *, is_last: bool = False) -> None:
         try:
             self._commit(batch, is_last=is_last)
+        except _Spoilt:
+            self._link.rollback()
+            if not is_last:
+                self._attempt_each(batch)
         except BaseException as error:  # noqa: BLE001  the thread outlives any one batch
             self._link.rollback()
             if self._link.is_collision(error) and not is_last:
@@ -200,7 +210,8 @@ class GroupWriter:
             if self._link.is_over() or is_ours:
                 raise
             call.error = error
-            self._link.undo()
+            if not self._link.undo():
+                raise _Spoilt from error
         else:
             call.unit = unit
 

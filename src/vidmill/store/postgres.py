@@ -163,7 +163,6 @@ class Link:
         self._pool = pool
         self._opened: Connection | None = None
         self._watch: contextlib.AbstractContextManager[None] | None = None
-        self._is_marked = False
 
     @property
     def conn(self) -> Connection:
@@ -172,7 +171,6 @@ class Link:
 
     def begin(self, *, is_last: bool) -> float:
         """Begin on the connection there is; if the server has closed it, on a new one."""
-        self._is_marked = False
         lock_s = LOCK_S if is_last else HASTE_S
         if self._opened is not None:
             try:
@@ -188,12 +186,13 @@ class Link:
         return begin(self._pool, driver_of(conn), lock_s=lock_s)
 
     def mark(self) -> None:
-        text = "RELEASE part; SAVEPOINT part" if self._is_marked else "SAVEPOINT part"
-        driver_of(self.conn).execute(text)
-        self._is_marked = True
+        """Do nothing: a savepoint a call would be a third of its round trips, and few calls fail.
 
-    def undo(self) -> None:
-        driver_of(self.conn).execute("ROLLBACK TO part")
+        One that does makes the others of its group run once more, each by itself.
+        """
+
+    def undo(self) -> bool:
+        return False
 
     def commit(self) -> None:
         commit(driver_of(self.conn))

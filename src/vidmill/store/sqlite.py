@@ -159,8 +159,9 @@ class Writing:
         self._driver.execute("SAVEPOINT part")
         self._is_marked = True
 
-    def undo(self) -> None:
+    def undo(self) -> bool:
         self._driver.execute("ROLLBACK TO part")
+        return True
 
     def commit(self) -> None:
         self._driver.execute("COMMIT")

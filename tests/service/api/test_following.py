@@ -1,7 +1,7 @@
 """Following a task: one reader for all who follow it, and news that heal."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,10 @@ class CountingTasks(Tasks):
     def get(self, task_id: str, caller: Caller) -> TaskView:
         self.reads.append(task_id)
         return super().get(task_id, caller)
+
+    def get_many(self, asked: Sequence[tuple[str, Caller]]) -> list[TaskView | Exception]:
+        self.reads.extend(task_id for task_id, _ in asked)
+        return super().get_many(asked)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ class Native:
         order = read_order(body, self.desk.check)
         key = read_key(request, body)
         desk = self.desk
-        write = await desk.reads.run(lambda: desk.submission.accept(order, caller, key=key))
+        write = await desk.reads.run_quick(lambda: desk.submission.accept(order, caller, key=key))
         accepted = await waiting.write(desk.app.db, write, order=caller.tenant_id)
-        view = await desk.reads.run(lambda: desk.tasks.view(accepted.job))
+        view = await desk.reads.run_quick(lambda: desk.tasks.view(accepted.job))
         return self._accepted(accepted, view, request, caller)
 
     def retry(self, request: Request, caller: Caller) -> Response:
@@ -63,7 +63,7 @@ class Native:
     async def status(self, request: Request, caller: Caller) -> Response:
         asked = native_query.read_query(request, native_query.STATUS_PARAMETERS)
         task_id = native_query.required(asked, "task_id")
-        view = await self.desk.reads.run(lambda: self.desk.tasks.get(task_id, caller))
+        view = await self.desk.glances.get(task_id, caller)
         if wait_s := asked.get("wait"):
             leave(request.scope)
             view = await changed(self.desk.following, view, caller, timeout_s=wait_s)
@@ -118,7 +118,7 @@ class Native:
 
     async def events(self, request: Request, caller: Caller) -> Response:
         task_id = request.path_params["task_id"]
-        view = await self.desk.reads.run(lambda: self.desk.tasks.get(task_id, caller))
+        view = await self.desk.glances.get(task_id, caller)
         last = parse_event_id(request.headers.get("last-event-id"))
         if has_heard_all(view, last):
             return Response(status_code=204)  # tells an EventSource not to come back
