@@ -74,4 +74,3 @@ def _spec_of_text(text: str) -> ClipSpec:
 @lru_cache(maxsize=SPECS_KEPT)
 def _request_of_text(text: str) -> Mapping[str, Any]:
     return MappingProxyType(json.loads(text))
-
