@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vidmill import wiring
-from vidmill.api.serving import make_server
+from vidmill.api.serving import make_server, share_interpreter
 from vidmill.services.access import hash_key
 from vidmill.settings import Settings
 from vidmill.store import accounts, migrate
@@ -40,6 +40,7 @@ def main(folder: str, port: str, database_url: str = "", broker_url: str = "") -
         accounts.create_key(uow, tenant.id, "bench", hash_key(KEY))
 
     app.db.write(prepare)
+    share_interpreter()
     asyncio.run(make_server(app, port=int(port), log_level="warning").serve())
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,9 +21,6 @@ ANSWER_S = 10.0
 
 AT_ONCE = 64
 """Questions in one batch; more would make the first wait for the last."""
-
-SWITCH_S = 0.0005
-"""A thread back from the database waits so long for the busy event loop, not Python's 5 ms."""
 
 BATCHES = 1
 """Batches under way at once; a second competes for the interpreter and gains nothing (measured)."""
@@ -107,7 +103,6 @@ class Reads:
     def __init__(self, db: Database, *, threads: int) -> None:
         self._db = db
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vidmill-read")
-        sys.setswitchinterval(SWITCH_S)
         self._quick: Gathering[Callable[[], Any], Any] = Gathering(_each, self._pool)
 
     @property

@@ -8,7 +8,7 @@ import threading
 
 import uvicorn
 
-from vidmill.api.serving import BACKLOG, make_server
+from vidmill.api.serving import BACKLOG, make_server, share_interpreter
 from vidmill.domain.job import RetryPolicy
 from vidmill.services.calibration import Calibrator
 from vidmill.services.controller import Controller, ControllerTimes
@@ -28,6 +28,7 @@ class Front:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
+        share_interpreter()
         self._threads = [
             threading.Thread(
                 target=self._server.run, kwargs={"sockets": [self._listener]}, name="api"
