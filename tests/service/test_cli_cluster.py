@@ -1,16 +1,25 @@
 """`vidmill serve`, `worker`, `migrate` and `admin`: what they refuse, and what they print."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.databases import Choice, bare_database, empty_database
 from vidmill.cli.app import run
 from vidmill.services.access import find_caller, hash_key
 from vidmill.store import migrate, postgres, sqlite
 from vidmill.store.session import open_database
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Commands set up logging to the stderr of this test, which nobody may write to after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
