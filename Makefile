@@ -2,8 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+SDKS := .venv/sdk/.ready
 
-.PHONY: help setup demo test run check docs bench faults train-tiny clean
+
+# Older versions of other people's SDKs, beside the newest in requirements.lock: see tests/sdk.
+OLD_SDKS := openai==2.54.0 openai==2.3.0 dashscope==1.27.8 dashscope==1.24.6
+
+.PHONY: help setup sdks demo test run check docs bench faults train-tiny clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,11 +22,21 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
+sdks: $(SDKS)  ## older SDK versions that the conformance tests run
+
+$(SDKS): $(READY) Makefile
+	for sdk in $(OLD_SDKS); do \
+		folder=.venv/sdk/$${sdk%%==*}-$${sdk##*==}; \
+		test -d $$folder || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+			--no-deps --target $$folder $$sdk || exit 1; \
+	done
+	touch $@
+
 demo: $(READY)  ## the main job: six prompts to six finished clips in out/demo/
 	$(BIN)/vidmill demo --out out/demo
 
-test: $(READY)  ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+test: $(READY) $(SDKS)  ## the tests that this machine can run; long variants too: ARGS="-m 'long or not long'"
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 run: $(READY)  ## the whole stack on this machine: vidmill up
 	$(BIN)/vidmill up
