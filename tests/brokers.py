@@ -8,6 +8,7 @@ import contextlib
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -94,6 +95,13 @@ class PrivateRedis:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Let it hold its connections and say nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

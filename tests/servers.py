@@ -15,6 +15,7 @@ from vidmill.store import jobs
 
 CONTENTS = {"video": b"an mp4" * 50_000, "poster": b"a jpeg", "preview": b"a webp"}
 TYPES = {"video": "video/mp4", "poster": "image/jpeg", "preview": "image/webp"}
+SUFFIXES = {"video": "mp4", "poster": "jpg", "preview": "webp"}
 WAIT_S = 20.0
 
 
@@ -29,6 +30,11 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def num_answered(self) -> int:
+        """Requests answered since it started, refused ones too."""
+        return self._uvicorn.server_state.total_requests
 
     def start(self) -> None:
         self._uvicorn = make_server(self.bench.app, port=self.port, timeout_graceful_shutdown=1)
@@ -53,7 +59,7 @@ def deliver(bench: Bench, job: Job) -> None:
     """Store the files of *job* and settle it, as the finish child and the supervisor do."""
     assets = {}
     for variant, data in CONTENTS.items():
-        key = f"{job.public_id}/{job.attempt}/{variant}"
+        key = f"{job.public_id}/{job.attempt}/{variant}.{SUFFIXES[variant]}"
         path = bench.folder / variant
         path.write_bytes(data)
         bench.app.blobs.put_file(key, path, content_type=TYPES[variant])

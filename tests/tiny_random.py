@@ -37,7 +37,7 @@ boundary_ratio = 0.875
 max_text_tokens = 16
 dtype = "float32"
 vae_dtype = "float32"
-memory = "resident"
+layouts = ["resident"]
 attention = ["native"]
 cpu_threads = 1
 seconds_per_step = 0.02
@@ -47,9 +47,17 @@ has_prompt_rules = false
 480p = [80, 48]
 720p = [80, 48]
 [parts.transformer]
+num_layers = 2
+num_attention_heads = 2
+attention_head_dim = 16
+ffn_dim = 64
 in_channels = 4
 patch_size = [1, 2, 2]
 [parts.transformer_2]
+num_layers = 2
+num_attention_heads = 2
+attention_head_dim = 16
+ffn_dim = 64
 in_channels = 4
 [parts.text_encoder]
 d_model = 16
@@ -105,7 +113,7 @@ def _pipeline(seed: int) -> Any:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     torch.manual_seed(seed)
-    tokenizer = _byte_tokenizer(max_tokens=16)
+    tokenizer = byte_tokenizer(max_tokens=16)
     text_encoder = UMT5EncoderModel(
         UMT5Config(
             vocab_size=len(tokenizer),
@@ -157,7 +165,7 @@ def _pipeline(seed: int) -> Any:
     ).to(torch.float16)
 
 
-def _byte_tokenizer(max_tokens: int) -> Any:
+def byte_tokenizer(max_tokens: int) -> Any:
     """256 byte tokens and 3 specials: no training, any language, never an unknown token."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -34,3 +34,11 @@ class RecordingWatch:
     def of(self, phase: Phase) -> list[Report]:
         """Return the reports of *phase*, in order."""
         return [report for report in self.reports if report[0] is phase]
+
+
+class CancelledOnceOrdered(RecordingWatch):
+    """Cancels at the second check: a remote engine has placed its order then."""
+
+    def check(self) -> None:
+        self.is_cancel_requested = self.checks > 0
+        super().check()

@@ -130,9 +130,10 @@ class Bench:
         return self.db.read(lambda conn: list(conn.execute(query, {"job": job.id}).scalars()))
 
     def files(self) -> set[str]:
-        """Return the first two parts of every stored key: `<task>/<attempt>`."""
+        """Return `<task>/<attempt>` of every clip of which there are files."""
         root = self.settings.data_dir / "files"
         found = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
+        found = [path for path in found if not path.name.startswith("step-")]  # preview frames
         return {"/".join(path.parts[:2]) for path in found}
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vidmill.api.metrics import CATALOGUE
 from vidmill.api.reference import api_page, errors_page, openapi_document
+from vidmill.domain import prompt_rules
 from vidmill.settings import Settings, default_data_dir
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -61,10 +62,93 @@ def metrics_page() -> str:
     )
 
 
+def prompts_page() -> str:
+    """Return docs/prompts.md: every rule and the words it adds."""
+    named = (("style.", prompt_rules.STYLES), ("camera.", prompt_rules.CAMERAS))
+    rules = [(head + name, words) for head, table in named for name, words in table.items()]
+    rules += [(f"style.{name}.camera", words) for name, words in prompt_rules.STYLE_CAMERAS.items()]
+    rules.append(("physics", prompt_rules.PHYSICS))
+    lines = [_PROMPTS_INTRO.format(version=prompt_rules.VERSION)]
+    lines += [f"| `{rule}` | {' | '.join(words.values())} |" for rule, words in rules]
+    return "\n".join([*lines, _PROMPTS_END])
+
+
+_PROMPTS_INTRO = """\
+# What is added to prompts
+
+A prompt goes to the model as it was sent. Words are added only where a request asks for
+them, by the rules below, behind the caller's own words:
+
+| field | adds | order |
+|---|---|---|
+| `style` | a look | first |
+| `camera` | one move of the camera | then |
+| `enable_physics` | a wish for plausible motion | last |
+| `language` | nothing: it says in which language the others speak (`en`, `zh`, `ja`) | |
+
+The task lists each addition (`additions`: rule, field, words) with
+`prompt_rules_version`, and `explain` shows the prompt as asked and as used. The rules
+stand in `src/vidmill/domain/prompt_rules.py`; whoever changes a word raises their
+version, and tasks of old keep the words they were made with. The prompt with its
+additions is what determines the pixels, so it is also what the cache goes by.
+
+Only models whose profile says `has_prompt_rules` take these fields: Wan2.2 does, the
+tiny model does not and refuses them by name. The capabilities list `styles` and
+`cameras`.
+
+**Language.** Without `language`, the prompt's own: Japanese if it has kana, Chinese if
+it has Han characters, English otherwise, and also where Latin words outnumber those
+characters (an English prompt that quotes a Chinese sign). A Japanese prompt without
+kana reads as Chinese: name the language.
+
+**Two cameras.** One clip has one `camera`. Some styles bring one of their own
+(`style.….camera`); it gives way to a camera that the request names. What the caller's
+own words say of a camera is not read, and stays: name the move in one of the two
+places.
+
+**Where the camera's words come from.** Wan2.2's prompt rewriter
+(`wan/utils/system_prompt.py` of its repository, read at commit 42bf4cf) is told to keep
+camera moves, in these words: 镜头后拉 "pulls back", 前推 "pushes forward", 左移 "moves left",
+上摇 "pans up", 下摇 "tilts downward". `dolly_*`, `truck_*` and `tilt_*` follow it; the
+other terms are usual film language. How well the model obeys each has not been
+measured.
+
+## Written out by a language model
+
+With `"enhance": true`, `generate` and `regenerate` have a language model write the
+prompt out first. It is off until the operator sets `VIDMILL_ENHANCER_URL` and
+`VIDMILL_ENHANCER_MODEL`, an OpenAI-compatible chat endpoint, and is refused by name
+until then; `enhance` in the capabilities says so. **Such prompts leave Vidmill for that
+endpoint**; nothing else is sent, and no log holds them.
+
+Our instructions (`src/vidmill/domain/enhancing.py`, one per language, versioned) ask
+for one shot, more visible detail, and nothing changed. The answer is taken as the model
+gives it, if it is one text of at most `VIDMILL_ENHANCER_MAX_CHARS` characters in the
+prompt's language; use a model, or a server setting, that does not print its thoughts.
+Whether it kept to the instructions is not checked: read it.
+
+The task keeps the prompt as it was sent in `request`; `explain` shows what was made of
+it (`enhancement`: text, model, version of the instructions) beside the words of rules,
+which follow it. Without a usable answer within `VIDMILL_ENHANCER_TIMEOUT_S` the request
+is refused with 503 `enhancer_unavailable`, and nothing is queued or charged. Why: [ADR
+0027](adr/0027-enhanced-or-refused.md).
+
+## Rules, version {version}
+
+| rule | English | Chinese | Japanese |
+|---|---|---|---|"""
+
+_PROMPTS_END = """
+The model's default negative prompt is added by the rule `negative.default`; a request opts out with
+`"use_default_negative_prompt": false`.
+"""
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "prompts.md": prompts_page,
     "api.md": api_page,
     "openapi.json": openapi_document,
 }

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vidmill.domain.clip import Resolution
+from vidmill.domain.devices import devices_of
 
 EVENT_SCHEMES = frozenset({"redis", "rediss", "postgresql"})
 """Brokers and databases that also carry events."""
@@ -57,11 +58,49 @@ class Settings(BaseSettings):
     # Model
     profile: str = Field("tiny", description="Model profile; `vidmill models` lists them.")
     model_path: str = Field("", description="Folder or hub id that overrides the profile's source.")
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    device: str = Field(
+        "auto",
+        description="`auto`, `cpu`, `cuda` or `cuda:N`; `cuda:0,cuda:1` or `cuda:0-3` divides each"
+        " clip among 2, 4 or 8 GPUs.",
+    )
+    layout: Literal["auto", "resident", "parked", "fp8", "offload"] = Field(
+        "auto",
+        description="Where the parts of the model lie: `resident`, `parked`, `fp8` or `offload`;"
+        " `auto` = the first of the profile's that fits the free memory (`vidmill models plan`).",
+    )
     torch_threads: int = Field(0, ge=0, description="CPU threads; 0 = as the profile says.")
+    remote_url: str = Field(
+        "",
+        description="Address of the server that renders, for profiles with a remote engine; empty ="
+        " the profile's.",
+    )
+    remote_api_key: SecretStr = Field(
+        SecretStr(""), description="Key of that server; only workers need it."
+    )
+
+    # Prompt enhancer
+    enhancer_url: str = Field(
+        "",
+        description="Base of an OpenAI-compatible API, such as `http://llm:8000/v1`, which writes"
+        " prompts out for requests with `enhance`: those prompts leave Vidmill. Empty = off.",
+    )
+    enhancer_model: str = Field("", description="Model to ask it for.")
+    enhancer_api_key: SecretStr = Field(SecretStr(""), description="Its key, if it wants one.")
+    enhancer_timeout_s: float = Field(
+        15.0, gt=0, le=60, description="Longest wait for it; then the request is refused (503)."
+    )
+    enhancer_max_chars: int = Field(
+        800, ge=1, description="Longest prompt taken from it, code points."
+    )
 
     # Limits at the door
     prompt_max_chars: int = Field(200, ge=1, description="Code points of the NFC text, trimmed.")
+    dialect_prompt_max_chars: int = Field(
+        800, ge=1, description="The same where a client speaks another API than Vidmill's own."
+    )
+    model_aliases: tuple[str, ...] = Field(
+        (), description='Further model names that other APIs may ask for, such as `["sora-2"]`.'
+    )
     negative_prompt_max_chars: int = Field(500, ge=0, description="The same, negative prompt.")
     duration_min_s: float = Field(3.0, gt=0, description="Shortest clip, seconds.")
     duration_max_s: float = Field(10.0, gt=0, description="Longest clip, seconds.")
@@ -73,6 +112,24 @@ class Settings(BaseSettings):
     )
     default_frame_rate: int = Field(24, description="Frame rate where the request names none.")
     body_max_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body.")
+    batch_rows_max: int = Field(10_000, ge=1, description="Most rows of one batch.")
+    batch_body_max_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, description="Largest body of a request that uploads a batch."
+    )
+    storyboard_shots_max: int = Field(20, ge=2, description="Most shots of one storyboard.")
+    storyboard_duration_max_s: float = Field(
+        120.0, gt=0, description="Longest storyboard, seconds, its cross-fades taken off."
+    )
+    lora_file_max_bytes: int = Field(
+        2 * 2**30, ge=1024, description="Largest LoRA file; a pair has two of them."
+    )
+    lora_rank_max: int = Field(128, ge=1, le=1024, description="Largest rank of a LoRA.")
+    lora_cache_bytes: int = Field(
+        20 * 2**30,
+        ge=0,
+        description="LoRA files that a worker keeps on disk, in `<data_dir>/loras`; those used"
+        " longest ago go first.",
+    )
     queue_max: int = Field(
         10_000, ge=1, description="Queued tasks a tenant of the plan `default` may have; then 429."
     )
@@ -84,6 +141,11 @@ class Settings(BaseSettings):
     )
     watchers_max: int = Field(
         5000, ge=1, description="Event streams one process keeps open; beyond: 503."
+    )
+    limits_url: str = Field(
+        "",
+        description="Where rate limits are counted: `redis://`, shared by all, or `memory://`, each"
+        " process for itself; empty = the broker if it is Redis, else memory.",
     )
     cache_ttl_s: float = Field(
         604_800.0, ge=0, description="How long a clip answers identical requests; 0 = never."
@@ -157,7 +219,22 @@ class Settings(BaseSettings):
     interpolation: Literal["flow", "blend"] = Field(
         "flow", description="How frames between the model's are made: DIS optical flow or blending."
     )
+    preview_frames: bool = Field(
+        default=True,
+        description="Keep small pictures of a clip while it is drawn, at a quarter, half and three"
+        " quarters of its steps.",
+    )
     link_ttl_s: int = Field(3600, ge=10, description="Life of a signed file link, seconds.")
+
+    # Webhooks
+    webhook_http: bool = Field(
+        default=False, description="Webhook URLs may be `http://`; otherwise `https://` alone."
+    )
+    webhook_allow: tuple[str, ...] = Field(
+        (),
+        description="Hosts and networks inside your walls that webhooks may reach, such as"
+        ' `["hooks.internal", "10.1.0.0/16"]`; all other private addresses are refused.',
+    )
 
     # Logs and metrics
     metrics_token: SecretStr = Field(
@@ -178,8 +255,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"VIDMILL_DEFAULT_FRAME_RATE {self.default_frame_rate} is not a VIDMILL_FRAME_RATES"
             )
+        if self.enhancer_url and not self.enhancer_model:
+            raise ValueError("VIDMILL_ENHANCER_MODEL is empty; name the model to ask for")
         if self.heartbeat_s * 2 > self.lease_s:
             raise ValueError("VIDMILL_LEASE_S must be at least twice VIDMILL_HEARTBEAT_S")
+        try:
+            devices_of(self.device)
+        except ValueError as error:
+            raise ValueError(f"VIDMILL_DEVICE {error}") from error
         return self
 
     @property
@@ -191,6 +274,11 @@ class Settings(BaseSettings):
         return self.storage_url or (self.data_dir.absolute() / "files").as_uri()
 
     @property
+    def effective_limits_url(self) -> str:
+        is_redis = self.broker_url.partition(":")[0] in {"redis", "rediss"}
+        return self.limits_url or (self.broker_url if is_redis else "memory://")
+
+    @property
     def run_dir(self) -> Path:
         """Sockets, locks and pid files: nothing that outlives the processes."""
         return self.data_dir.absolute() / "run"
@@ -199,6 +287,11 @@ class Settings(BaseSettings):
     def scratch_dir(self) -> Path:
         """Clips being encoded, a folder per worker; on the same disk as the local store."""
         return self.data_dir.absolute() / "tmp"
+
+    @property
+    def lora_dir(self) -> Path:
+        """LoRA files that this machine's workers fetched."""
+        return self.data_dir.absolute() / "loras"
 
     @property
     def effective_queue_url(self) -> str:

@@ -3,15 +3,20 @@
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from vidmill.domain.devices import devices_of
 from vidmill.domain.ports import BlobStore, EventBus, TicketSource
 from vidmill.domain.profile import ModelProfile
-from vidmill.engines import ENGINES
-from vidmill.profiles import load_profile
+from vidmill.engines import ENGINES, RANKED_ENGINES
+from vidmill.engines.lora_file import read_facts
+from vidmill.profiles import load_profile, resolve_source
 from vidmill.queueing import open_bus, open_tickets
+from vidmill.services.loras import Loras
 from vidmill.settings import Settings
 from vidmill.storage import open_blobs
 from vidmill.store import migrate
@@ -32,6 +37,7 @@ class App:
     Attributes:
         signing_secret: HMAC key of file links and cursors.
         clock: Unix seconds; for links and caches. Leases go by the database's own clock.
+        webhook_outcomes: Attempts at deliveries that this process made, by what came of them.
     """
 
     settings: Settings
@@ -42,6 +48,7 @@ class App:
     profile: ModelProfile
     signing_secret: bytes
     clock: Callable[[], float] = time.time
+    webhook_outcomes: Counter[str] = field(default_factory=Counter)
 
     def close(self) -> None:
         """Close in reverse order of opening."""
@@ -90,9 +97,45 @@ def check_schema(settings: Settings) -> None:
     )
 
 
-def engine_path() -> str:
-    """Return `module:Class` of the engine; every profile there is runs on the same one."""
-    return ENGINES["wan"]
+def loras_of(app: App) -> Loras:
+    """Return the register of LoRA pairs, which reads uploaded files without a tensor library."""
+    return Loras(
+        db=app.db,
+        blobs=app.blobs,
+        profile=app.profile,
+        read_facts=read_facts,
+        clock=app.clock,
+        rank_max=app.settings.lora_rank_max,
+    )
+
+
+def engine_path(settings: Settings, profile: ModelProfile) -> str:
+    """Return `module:Class` of the engine that *profile* names, for the devices there are.
+
+    Raises:
+        CannotStart: There is none of that name.
+    """
+    if profile.engine not in ENGINES:
+        known = ", ".join(sorted(ENGINES))
+        raise CannotStart(
+            f"profile {profile.name} wants the engine {profile.engine!r}; there are {known}"
+        )
+    is_ranked = profile.remote is None and len(devices_of(settings.device)) > 1
+    return (RANKED_ENGINES if is_ranked else ENGINES)[profile.engine]
+
+
+def engine_order(settings: Settings, profile: ModelProfile) -> dict[str, Any]:
+    """Return what the engine of *profile* is made with: its source, and its keyword arguments."""
+    if profile.remote is not None:
+        key = settings.remote_api_key.get_secret_value()
+        url = settings.remote_url or profile.remote.url
+        return {"source": url, "options": {"api_key": key}}
+    options = {
+        "device": settings.device,
+        "threads": settings.torch_threads,
+        "layout": settings.layout,
+    }
+    return {"source": resolve_source(profile, settings.model_path), "options": options}
 
 
 def signing_secret(settings: Settings) -> bytes:

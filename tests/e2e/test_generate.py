@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.e2e.stacks import Stack
+from tests.loras import TINY, make_pair, upload
 from tests.waiting import wait_until
 from training.vocabulary import COLOURS
 from vidmill.client import AsyncVidmill, ClipRequest, TaskCancelled, Vidmill
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("generate")]  # one stack for the module
 
 WAIT_S = 120.0
 
@@ -228,7 +230,10 @@ def test_interrupted_campaign_leaves_its_tasks_or_cancels_them(
     stack: Stack, tmp_path: Path, *, is_cancelling: bool
 ) -> None:
     file, folder = tmp_path / "campaign.csv", tmp_path / "out"
-    file.write_text("prompt,duration,resolution\na white star grows,3,480p\na red ball,3,480p\n")
+    # Other words each time: what the stack has made before, it would answer with at once.
+    way = "left" if is_cancelling else "right"
+    rows = f"a white star moves {way},3,480p\na red ball moves {way},3,480p\n"
+    file.write_text(f"prompt,duration,resolution\n{rows}")
     command = ["batch", "run", str(file), "-o", str(folder)]
     command += ["--cancel-on-interrupt"] if is_cancelling else []
     process = subprocess.Popen(
@@ -243,8 +248,8 @@ def test_interrupted_campaign_leaves_its_tasks_or_cancels_them(
         process.send_signal(signal.SIGINT)
         said = lines.read()
     assert process.wait(WAIT_S) == 130
-    rows = json.loads((folder / "manifest.json").read_text())["rows"]
-    ids = [row["task_id"] for row in rows]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    ids = [row["task_id"] for row in manifest["rows"]]
     assert None not in ids
     ends = {stack.wait_over(task_id)["status"] for task_id in ids}
     if is_cancelling:
@@ -303,3 +308,21 @@ def test_doctor_finds_a_running_stack_in_order(stack: Stack) -> None:
     found = {finding["name"]: finding["state"] for finding in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
     assert found["server"] == found["api key"] == found["clock"] == found["codec"] == "ok"
+
+
+def test_a_clip_in_a_brand_style_differs_and_the_next_plain_one_does_not(
+    stack: Stack, tmp_path: Path
+) -> None:
+    pair = make_pair(tmp_path, 1, config=TINY)
+    connection = json.loads((stack.data_dir / "connection.json").read_text())
+    headers = {"Authorization": f"Bearer {connection['api_key']}"}
+    with httpx2.Client(base_url=connection["url"], headers=headers, timeout=WAIT_S) as client:
+        assert upload(client, pair).status_code == 201
+    plain = {"prompt": "a red ball", "duration": 3.0, "resolution": "480p", "seed": 7}
+    wanted: list[dict[str, Any]] = [plain, {**plain, "lora": {"name": "acme"}}, plain]
+    tasks = [stack.submit(**clip, cache=False) for clip in wanted]
+    hashes = []
+    for task in tasks:
+        stack.wait_over(task)
+        hashes.append(stack.call("GET", f"/v1/t2v/result/{task}")[1]["result"]["sha256"])
+    assert hashes[0] == hashes[2] != hashes[1]

@@ -94,7 +94,14 @@ def test_taken_port_is_said_plainly_and_leaves_nothing_running(tmp_path: Path, m
     assert not list((again.data_dir / "run").glob("*.pids"))
 
 
-@pytest.mark.parametrize("role", ["render child", "finish child", "supervisor"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "render child",
+        pytest.param("finish child", marks=pytest.mark.long),
+        pytest.param("supervisor", marks=pytest.mark.long),
+    ],
+)
 def test_process_that_is_killed_while_idle_is_replaced(stack: Stack, role: str) -> None:
     before = stack.pid_of(role)
     assert stack.kill(role)

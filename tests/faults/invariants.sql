@@ -61,6 +61,32 @@ SELECT f.pool, f.lane, f.tenant_id, f.user_id, f.queued FROM user_flows f
                        AND j.lane = f.lane AND j.tenant_id = f.tenant_id
                        AND j.user_id = f.user_id);
 
+-- I6 each end of a task is told to every endpoint that wanted it all along
+SELECT j.public_id, j.state, w.endpoint_id, w.type
+  FROM jobs j JOIN webhook_wants w ON w.tenant_id = j.tenant_id
+  JOIN webhook_endpoints e ON e.id = w.endpoint_id AND e.updated_at <= j.submitted_at
+ WHERE w.type = CASE j.state WHEN 'succeeded' THEN 't2v.task.completed'
+                             WHEN 'failed' THEN 't2v.task.failed'
+                             WHEN 'cancelled' THEN 't2v.task.cancelled' END
+   AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d
+                    WHERE d.subject = j.public_id AND d.endpoint_id = w.endpoint_id AND d.type = w.type);
+
+-- I6 the URL of a task is told of its end
+SELECT j.public_id, j.state FROM jobs j
+ WHERE j.state IN ('succeeded', 'failed', 'cancelled') AND j.request ->> 'webhook_url' IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d
+                    WHERE d.subject = j.public_id AND d.url = j.request ->> 'webhook_url');
+
+-- I6 nobody is told the same thing twice under two names
+SELECT endpoint_id, subject, type, count(*) FROM webhook_deliveries
+ WHERE subject LIKE 't2v_%' GROUP BY endpoint_id, subject, type HAVING count(*) > 1;
+
+-- I6 nobody is told of an end that is not so
+SELECT d.public_id, d.type, j.state
+  FROM webhook_deliveries d JOIN jobs j ON j.public_id = d.subject
+ WHERE d.type LIKE 't2v.task.%'
+   AND d.type <> 't2v.task.' || CASE j.state WHEN 'succeeded' THEN 'completed' ELSE j.state END;
+
 -- I7 no run of a job begins before the one before it was ended
 SELECT a.job_id, a.attempt, a.ended_at, b.started_at
   FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.attempt = a.attempt + 1

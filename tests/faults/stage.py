@@ -22,9 +22,10 @@ from tests.faults.proxy import FaultProxy
 from tests.faults.shared import BROKERS, DATABASES, Services, delete_queue
 from tests.faults.thin import Labour, run_worker, start_process
 from tests.waiting import wait_until
+from vidmill.domain.webhook import NATIVE_TYPES
 from vidmill.services.access import hash_key
 from vidmill.settings import Settings
-from vidmill.store import accounts
+from vidmill.store import accounts, webhooks
 from vidmill.store.session import Database, UnitOfWork, open_database
 from vidmill.worker.__main__ import new_worker_id
 
@@ -194,6 +195,7 @@ def open_stage(
                 uow, key, cap_running=cap_running, cap_queued=values["queue_max"]
             )
             accounts.create_key(uow, tenant.id, key, hash_key(key))
+            _listen(uow, tenant.id)
 
     db.write(people)
     stage = Stage(
@@ -218,6 +220,20 @@ def open_stage(
 
 CAPS = "SELECT id, running, cap_running FROM tenants WHERE running > cap_running"
 SAMPLE_S = 0.2
+
+
+def _listen(uow: UnitOfWork, tenant_id: int) -> None:
+    """Let the tenant want to be told of everything, by an endpoint that rests for ever: see I6."""
+    endpoint = webhooks.create(
+        uow,
+        tenant_id=tenant_id,
+        public_id="we_of_the_drills",
+        url="https://hooks.invalid/",
+        description="",
+        events=NATIVE_TYPES,
+        secret="00" * 32,
+    )
+    webhooks.note_failure(uow, endpoint.id, rest_s=1e9)
 
 
 @contextmanager

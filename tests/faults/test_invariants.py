@@ -10,6 +10,7 @@ from tests import databases
 from tests.builders import make_database, make_job, make_result
 from tests.faults.history import History, jain, percentile
 from tests.faults.invariants import breaches
+from tests.outboxes import make_endpoint
 from vidmill.store import jobs
 from vidmill.store.session import Database
 
@@ -18,11 +19,12 @@ PATIENCE_S = 10.0
 
 @pytest.fixture(params=databases.KINDS)
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """One job that succeeded, one that runs, one that waits."""
+    """One job that succeeded, one that runs, one that waits; webhooks are told of all of them."""
     databases.choose(request.param)
     db = make_database(tmp_path)
+    make_endpoint(db)
     for _ in range(3):
-        make_job(db)
+        make_job(db, request={"webhook_url": "https://own.example/"})
     done = claim(db)
     outcome = jobs.Succeeded(result=make_result())
     db.write(lambda u: jobs.settle(u, job_id=done, attempt=1, worker="w1", outcome=outcome))
@@ -75,6 +77,18 @@ def test_sound_database_breaks_nothing(db: Database) -> None:
                 " SELECT job_id, 2, 'w2', started_at FROM attempts WHERE outcome IS NULL"
             ),
             "I7",
+        ),
+        ("DELETE FROM webhook_deliveries WHERE url IS NULL", "I6"),
+        ("DELETE FROM webhook_deliveries WHERE url IS NOT NULL", "I6"),
+        ("UPDATE webhook_deliveries SET type = 't2v.task.failed'", "I6"),
+        (
+            (
+                "INSERT INTO webhook_deliveries"
+                " (public_id, endpoint_id, tenant_id, type, subject, due_at, created_at)"
+                " SELECT 'twice', endpoint_id, 1, type, subject, 0, 0 FROM webhook_deliveries"
+                " WHERE url IS NULL"
+            ),
+            "I6",
         ),
     ],
 )

@@ -60,6 +60,7 @@ class ThinProduction:
         self.runs = Runs()
         self.children_pids: set[int] = set()
         self.status = (WorkerState.READY, "")
+        self.loras: tuple[str, ...] = ()
 
     def start(self) -> None:
         self._reports.changed()

@@ -142,8 +142,9 @@ def hard_limit(services: Services, *, times: int, limit_s: float = 2.0) -> Verdi
         for _ in range(times):
             job = bench.trouble("hang with family")
             bench.wait_trouble(job)
-            family = descendants(workers[0].child("render_child"))
             child = workers[0].child("render_child")
+            when(lambda c=child: len(descendants(c)) == 2, timeout_s=limit_s / 2)  # type: ignore[misc]
+            family = descendants(child)
             ended = bench.wait_over(job)
             verdict.require(ended.error_code == "timed_out", f"{ended.error_code}")
             verdict.require(len(family) == 2, f"{len(family)} grandchildren")

@@ -17,6 +17,7 @@ from vidmill.domain.clip import ClipSpec
 from vidmill.domain.errors import JobCancelled
 from vidmill.domain.job import Phase
 from vidmill.domain.ports import Frames
+from vidmill.domain.profile import Layout
 from vidmill.engines.wan import WanEngine
 from vidmill.profiles import load_profile, resolve_source
 
@@ -31,10 +32,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     return shared_tiny_random(tmp_path_factory, worker_id)
 
 
-def open_engine(folder: Path, *, device: str, memory: str = "resident") -> WanEngine:
+def open_engine(folder: Path, *, device: str, layout: str = "resident") -> WanEngine:
     profile = load_profile(str(folder / PROFILE_FILE))
-    profile = dataclasses.replace(profile, memory=memory)  # type: ignore[arg-type]
-    engine = WanEngine(profile, str(folder), device=device)
+    profile = dataclasses.replace(profile, layouts=tuple(Layout))
+    engine = WanEngine(profile, str(folder), device=device, layout=layout)
     engine.load()
     return engine
 
@@ -46,11 +47,11 @@ def draw(engine: WanEngine, watch: RecordingWatch | None = None) -> Frames:
     )
 
 
-@pytest.mark.parametrize("memory", ["resident", "offload"])
+@pytest.mark.parametrize("layout", Layout)
 def test_the_same_seed_draws_the_same_bytes_before_and_after_a_cancel(
-    model_folder: Path, memory: str
+    model_folder: Path, layout: Layout
 ) -> None:
-    engine = open_engine(model_folder, device="cuda", memory=memory)
+    engine = open_engine(model_folder, device="cuda", layout=layout)
     first = draw(engine)
     for phase in (Phase.DENOISING, Phase.DECODING):
         with pytest.raises(JobCancelled):
@@ -73,7 +74,7 @@ def a14b() -> Iterator[WanEngine]:
     source = os.environ.get("VIDMILL_GPU_MODEL")
     if not source:
         pytest.skip("VIDMILL_GPU_MODEL names no folder of A14B")
-    profile = load_profile("wan2.2-t2v-a14b")
+    profile = load_profile("a14b-quality")
     engine = WanEngine(profile, resolve_source(profile, source), device="cuda")
     engine.load()
     yield engine
@@ -81,7 +82,7 @@ def a14b() -> Iterator[WanEngine]:
 
 
 def a14b_spec() -> ClipSpec:
-    profile = load_profile("wan2.2-t2v-a14b")
+    profile = load_profile("a14b-quality")
     native = profile.sizes[make_spec().resolution]
     return make_spec(
         profile=profile.name, native=native, num_frames=81, native_fps=16, steps=4,

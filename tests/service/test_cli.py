@@ -14,6 +14,9 @@ from tests.servers import CONTENTS, Server, deliver, fail, working
 from vidmill.cli.app import run
 from vidmill.client import Vidmill
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is a client; `tests/service/store` and others try both databases."""
+
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
@@ -66,6 +69,11 @@ def test_generate_without_a_name_takes_the_task_id(
     facts = document(capsys)
     assert (tmp_path / f"{facts['task_id']}.mp4").exists()
     assert facts["size_bytes"] == len(CONTENTS["video"])
+
+
+def test_the_shape_of_the_picture_can_be_chosen(server: Server, vidmill: Vidmill) -> None:
+    assert run(["generate", "a red ball", "--aspect-ratio", "9:16", "--no-wait"]) == 0
+    assert [task.aspect_ratio for task in vidmill.tasks()] == ["9:16"]
 
 
 def test_failed_clip_exits_1_with_the_task_in_the_error(server: Server, capsys: Captured) -> None:
@@ -220,7 +228,27 @@ def test_settings_and_models_are_shown_to_people(capsys: Captured) -> None:
     assert "VIDMILL_URL" in shown
     assert KEY not in shown
     assert run(["models"]) == 0
-    assert "wan2.2-t2v-a14b" in capsys.readouterr().out
+    assert "a14b-quality" in capsys.readouterr().out
     assert run(["models", "--path", ".", "--profile", "tiny"]) == 1
     assert run(["models", "--path", ".", "--profile", "nonsense"]) == 2
     assert run(["version"]) == 0
+
+
+@pytest.mark.usefixtures("server")
+def test_a_profile_whose_clips_a_server_draws_needs_its_address_and_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def model_of_doctor() -> dict[str, str]:
+        run(["doctor", "--json"])
+        (found,) = [finding for finding in document(capsys) if finding["name"] == "model"]
+        return dict(found)
+
+    monkeypatch.setenv("VIDMILL_PROFILE", "remote-openai")
+    found = model_of_doctor()
+    assert (found["state"], "VIDMILL_REMOTE_URL" in found["remedy"]) == ("fail", True)
+    monkeypatch.setenv("VIDMILL_REMOTE_URL", "http://user:hidden@gpu7:8000/v1")
+    found = model_of_doctor()
+    assert (found["state"], found["detail"]) == ("ok", "remote-openai is drawn by the server gpu7")
+    assert run(["models"]) == 0
+    assert "remote-openai" in capsys.readouterr().out
+    assert run(["models", "plan", "--profile", "remote-openai", "--gpu-memory", "80"]) == 2

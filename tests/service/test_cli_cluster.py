@@ -120,6 +120,30 @@ def test_key_works_until_it_is_revoked(url: str, capsys: pytest.CaptureFixture[s
     db.close()
 
 
+def test_key_may_do_less_and_not_for_ever(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, "admin", "tenant", "set", "acme")
+    options = ("--scope", "read", "--scope", "submit", "--expires-days", "30", "--name", "ci")
+    made = printed(capsys, "admin", "key", "create", "acme", *options)
+    (listed,) = printed(capsys, "admin", "key", "list", "acme")
+    assert listed == {name: made[name] for name in listed}
+    assert (listed["scopes"], listed["name"]) == (["read", "submit"], "ci")
+    assert made["api_key"].startswith(listed["hint"])
+    assert listed["expires"] > listed["made"]
+    assert listed["used"] is None
+
+
+def test_limits_are_set_shown_and_lifted(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--clips-per-day", "200", "--key-submits-per-min", "10")
+    (made,) = printed(capsys, "admin", "plan", "set", "free", *options)
+    assert made["limits"] == {"clips_per_day": 200, "key_submits_per_min": 10}
+    printed(capsys, "admin", "tenant", "set", "acme", "--plan", "free")
+    shown = {line["limit"]: line for line in printed(capsys, "admin", "tenant", "show", "acme")}
+    assert (shown["daily"]["most"], shown["daily"]["used"]) == (200, 0)
+    assert shown["queued"]["resets"] is None
+    (lifted,) = printed(capsys, "admin", "plan", "set", "free", "--clips-per-day", "none")
+    assert lifted["limits"] == {"key_submits_per_min": 10}
+
+
 def test_routes_are_kept_in_their_order(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "admin", "route", "set", "std-gpu", "standard", "vip:20")
     (listed,) = printed(capsys, "admin", "route", "list")
@@ -141,6 +165,11 @@ def test_routes_are_kept_in_their_order(url: str, capsys: pytest.CaptureFixture[
         (("tenant", "set", "x", "--plan", "nope"), "there is no plan 'nope'"),
         (("key", "create", "nobody"), "there is no tenant 'nobody'"),
         (("key", "revoke", "77"), "there is no key 77"),
+        (("key", "revoke", "mine"), "there is no key mine"),
+        (("key", "create", "default", "--scope", "all"), "'all' is no scope"),
+        (("plan", "set", "x", "--clips-per-day", "-1"), "'-1' is no limit"),
+        (("plan", "set", "x", "--clips-per-day", "9999999999"), "is no limit"),
+        (("tenant", "show", "nobody"), "there is no tenant 'nobody'"),
         (("route", "set", "c", "vip:20"), "at least one pool without a wait"),
         (("route", "set", "c", "vip:soon"), "'vip:soon' is no route"),
     ],

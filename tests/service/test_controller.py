@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -347,3 +348,28 @@ def test_forecasts_of_all_pools_are_kept_honest(
     )
     run(leader, seconds=1.0)
     assert asked == [["vip"]]
+
+
+def test_chores_of_other_services_are_done_by_the_leader_alone(
+    db: Database, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    done: list[str] = []
+    controllers = [
+        Controller(
+            db,
+            tickets,
+            bus,
+            policy=RetryPolicy(),
+            times=ControllerTimes(),
+            rng=random.Random(1),
+            name=name,
+            chores=[partial(done.append, name)],
+        )
+        for name in ("c1", "c2")
+    ]
+    leader, other = controllers
+    assert leader.lead()
+    run(other, seconds=3.5)
+    assert done == []
+    run(leader, seconds=3.5)
+    assert done == ["c1"] * 4

@@ -73,6 +73,15 @@ def test_worker_that_works_again_after_loading_anew_is_trusted_again(tmp_path: P
         assert worker.process.poll() is None
 
 
+def test_job_that_waits_during_a_reload_is_given_to_the_new_process(tmp_path: Path) -> None:
+    with working(tmp_path, worker_failures=2) as (bench, worker):
+        for _ in range(2):
+            bench.trouble("run out of memory", max_attempts=1)
+        done = bench.wait_over(bench.submit())
+        assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+        assert worker.process.poll() is None
+
+
 def test_worker_whose_device_is_unusable_from_the_start_takes_itself_out(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

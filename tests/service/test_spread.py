@@ -25,7 +25,9 @@ BROKERS: Mapping[str, Callable[[Path], AbstractContextManager[str]]] = {
 }
 
 
-@pytest.fixture(params=sorted(BROKERS))
+@pytest.fixture(
+    params=["redis", *(pytest.param(name, marks=pytest.mark.long) for name in ("amqp", "local"))]
+)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     with BROKERS[request.param](tmp_path) as broker_url:
         settings = {"database_url": empty_database(tmp_path), "broker_url": broker_url}

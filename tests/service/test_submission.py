@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,25 @@ import pytest
 from tests.builders import FakeClock, make_database, make_result
 from tests.callers import make_caller
 from vidmill.domain.clip import Resolution
-from vidmill.domain.errors import InvalidRequest, PermissionDenied, QueueFull, ServiceUnavailable
+from vidmill.domain.enhancing import Enhancement
+from vidmill.domain.errors import (
+    EnhancerUnavailable,
+    InvalidRequest,
+    PermissionDenied,
+    QueueFull,
+    ServiceUnavailable,
+)
 from vidmill.domain.job import Job, JobState, Lane
 from vidmill.domain.order import Limits, Order
 from vidmill.domain.ports import TicketInbox
 from vidmill.domain.pricing import Tariff
+from vidmill.engines.lora_file import read_facts
 from vidmill.profiles import load_profile
 from vidmill.services.forecast import Forecast
 from vidmill.services.fullness import Fullness
+from vidmill.services.loras import Loras
 from vidmill.services.submission import Submission
+from vidmill.storage import open_blobs
 from vidmill.store import accounts, jobs
 from vidmill.store.session import Database
 
@@ -70,6 +81,13 @@ def make_submission(
         profile=TINY,
         pool="main",
         tariff=Tariff(credits_per_s={Resolution.P480: 10, Resolution.P720: 25}),
+        loras=Loras(
+            db=db,
+            blobs=open_blobs("file:///nowhere"),
+            profile=TINY,
+            read_facts=read_facts,
+            clock=clock,
+        ),
         cache_ttl_s=3600.0,
     )
 
@@ -108,6 +126,31 @@ def test_a_refused_order_leaves_no_job_and_no_ticket(
 
     assert [p.code for p in caught.value.problems] == ["blank", "min"]
     assert (count(db), tickets.seen) == (0, [])
+
+
+def test_an_order_whose_prompt_was_to_be_enhanced_is_never_queued_without(
+    submission: Submission, db: Database
+) -> None:
+    taking = replace(submission, enhance_refusal=None)
+
+    with pytest.raises(EnhancerUnavailable):
+        taking.submit(Order(prompt="a ball", enhance=True), CALLER)
+
+    assert count(db) == 0
+
+
+def test_an_enhanced_text_is_what_the_cache_goes_by(submission: Submission) -> None:
+    taking = replace(submission, enhance_refusal=None)
+    order = Order(prompt="a ball", enhance=True, seed=1)
+
+    made = [
+        taking.submit(replace(order, enhanced=Enhancement(text=text, model="m")), CALLER)
+        for text in ("a red ball", "a blue ball", "a red ball")
+    ]
+
+    assert [job.spec.prompt for job in made] == ["a red ball", "a blue ball", "a red ball"]
+    states = [JobState.QUEUED, JobState.QUEUED, JobState.FOLLOWING]
+    assert [job.state for job in made] == states
 
 
 def test_the_vip_lane_is_not_for_everybody(submission: Submission, db: Database) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,8 @@ def test_killed_supervisor_takes_its_children_along_and_the_next_ends_the_rest(
         in_group = {pid for pid in family if proc.stat(pid) and not _leads(pid)}
         assert are_gone(in_group)
         for pid in family - in_group:  # left its group and its parents: nobody knows it any more
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert successor.stop() == 0
 
 

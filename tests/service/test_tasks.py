@@ -12,6 +12,7 @@ from tests.recorders import RecordingBus, RecordingTickets
 from vidmill.domain.errors import TaskNotCancellable, TaskNotFound
 from vidmill.domain.job import Job, JobState, Phase
 from vidmill.profiles import load_profile
+from vidmill.services.erasure import Erasure
 from vidmill.services.forecast import Forecast
 from vidmill.services.tasks import SEQ_FINAL, Tasks, merge
 from vidmill.storage import open_blobs
@@ -32,7 +33,13 @@ def bus() -> RecordingBus:
 def tasks(db: Database, bus: RecordingBus, clock: FakeClock, tmp_path: Path) -> Tasks:
     forecast = Forecast(db, profile=load_profile("tiny"), pool="main", clock=clock)
     blobs = open_blobs(tmp_path.joinpath("files").as_uri())
-    return Tasks(db=db, bus=bus, tickets=RecordingTickets(), blobs=blobs, forecast=forecast)
+    return Tasks(
+        db=db,
+        bus=bus,
+        tickets=RecordingTickets(),
+        erasure=Erasure(db=db, blobs=blobs),
+        forecast=forecast,
+    )
 
 
 def claim(db: Database, worker: str = "w1") -> Job:

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from vidmill.domain.clip import ClipSpec
 from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, ModelInvalid
 from vidmill.domain.job import Phase
-from vidmill.domain.ports import Allocate, Frames, Watch
+from vidmill.domain.ports import Allocate, Frames, Show, Watch
+from vidmill.domain.preview_frames import preview_steps
 from vidmill.domain.profile import ModelProfile
 
 HANG_S = 600.0
@@ -39,6 +42,7 @@ class TroubledEngine:
         *,
         device: str,  # noqa: ARG002  the signature of every engine
         threads: int,  # noqa: ARG002
+        layout: str,  # noqa: ARG002
     ) -> None:
         self._folder = Path(source)
 
@@ -56,18 +60,26 @@ class TroubledEngine:
     def identity(self) -> Mapping[str, str]:
         return {"name": "troubled", "revision": "1", "sha256": "0" * 64}
 
-    def generate(self, spec: ClipSpec, *, allocate: Allocate, watch: Watch) -> Frames:
+    def generate(
+        self, spec: ClipSpec, *, allocate: Allocate, watch: Watch, show: Show | None = None
+    ) -> Frames:
         trouble = TROUBLES.get(spec.prompt)
         for step in range(spec.steps):
             watch.check()
             time.sleep(0.02)
             watch.report(Phase.DENOISING, step + 1, spec.steps)
+            if show and step + 1 in preview_steps(spec.steps):
+                native = spec.native
+                show(step + 1, np.full((native.height_px, native.width_px, 3), 127, np.uint8))
             if trouble and step == spec.steps // 2:
                 trouble()
         frames = allocate((spec.num_frames, spec.native.height_px, spec.native.width_px, 3))
         frames[:] = 127
         watch.report(Phase.DECODING, 1, 1)
         return frames
+
+    def is_busy(self) -> bool:
+        return False
 
     def close(self) -> None:
         pass

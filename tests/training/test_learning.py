@@ -152,7 +152,13 @@ def test_a_few_steps_lower_the_loss(name: str, tokenizer: Any) -> None:
     assert loss_now() < before
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in {"codec", "high", "low"} else [])
+        for name in STAGES
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     name: str, tokenizer: Any, tmp_path: Path
 ) -> None:

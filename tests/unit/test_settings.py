@@ -26,6 +26,7 @@ def test_environment_variables_set_fields(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"duration_min_s": 11.0}, "VIDMILL_DURATION_MIN_S"),
         ({"default_frame_rate": 23}, "VIDMILL_DEFAULT_FRAME_RATE"),
         ({"lease_s": 6.0, "heartbeat_s": 5.0}, "VIDMILL_LEASE_S"),
+        ({"device": "cuda:0-2"}, "VIDMILL_DEVICE"),
     ],
 )
 def test_a_contradiction_is_refused_and_names_the_variable(

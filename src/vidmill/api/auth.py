@@ -9,11 +9,12 @@ from starlette.requests import Request
 
 from vidmill.api.edge import header
 from vidmill.api.waiting import Reads
+from vidmill.domain.api_key import is_mistyped
 from vidmill.domain.errors import Unauthorized
 from vidmill.services.access import Caller, hash_key
 
 REMEMBERED_S = 5.0
-"""How long a revoked key may still work in this process."""
+"""How long a revoked or expired key may still work in this process."""
 
 REMEMBERED_MAX = 10_000
 
@@ -42,20 +43,11 @@ class Gate:
         self._known: dict[str, tuple[float, Caller]] = {}
         self._asked: dict[_Question, asyncio.Task[Caller]] = {}
 
-    def admit(self, request: Request) -> Caller:
-        """Return who asks; for handlers in threads.
+    async def admit(self, request: Request) -> Caller:
+        """Return who asks.
 
         Raises:
             Unauthorized: There is no key, or it is not one of ours.
-        """
-        key_hash = hash_key(key_of(header(request, b"authorization")))
-        return self._recall(key_hash) or self._look_up(key_hash)
-
-    async def admit_soon(self, request: Request) -> Caller:
-        """Return who asks; for coroutines.
-
-        Raises:
-            Unauthorized: As `admit`.
         """
         return await self.admit_key(key_of(header(request, b"authorization")))
 
@@ -63,8 +55,10 @@ class Gate:
         """Return whose *key* it is. A thousand requests with one key look it up once.
 
         Raises:
-            Unauthorized: It is not one of ours.
+            Unauthorized: It is not one of ours, or has expired.
         """
+        if is_mistyped(key):
+            raise Unauthorized("the API key is mistyped or cut off; copy it again, whole")
         key_hash = hash_key(key)
         known = self._recall(key_hash)
         if known is not None:

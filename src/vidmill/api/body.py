@@ -8,13 +8,15 @@ from starlette.requests import Request
 from vidmill.domain.errors import MalformedBody, UnsupportedMediaType
 
 
-async def read_json(request: Request) -> object:
-    """Return the parsed body.
+async def read_json(request: Request, *, absent: object = None) -> object:
+    """Return the parsed body; *absent*, if there is such a thing, where there is none.
 
     Raises:
         UnsupportedMediaType: It is declared as something else.
         MalformedBody: It is not JSON, or JSON that means different things to different readers.
     """
+    if absent is not None and not await request.body():
+        return absent
     declared = request.headers.get("content-type", "application/json")
     media_type = declared.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
@@ -33,7 +35,7 @@ def parse(body: bytes) -> object:
     if not body.strip():
         raise MalformedBody('the body is empty; send a JSON object such as {"prompt": "..."}')
     try:
-        return _DECODER.decode(body.decode())
+        return DECODER.decode(body.decode())
     except UnicodeDecodeError as error:
         raise MalformedBody(f"the body is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -59,4 +61,4 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

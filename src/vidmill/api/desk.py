@@ -1,45 +1,79 @@
 """What every handler needs, made once from the composition root's App."""
 
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from typing import Self
 
 from vidmill.api.auth import Gate
+from vidmill.api.callbacks import render_sample
 from vidmill.api.following import Following, Glances
 from vidmill.api.links import FileLinks
 from vidmill.api.load import Load
 from vidmill.api.metrics import Meter
+from vidmill.api.repeats import UnderWay
+from vidmill.api.throttling import Throttle
 from vidmill.api.waiting import Reads
 from vidmill.domain.clip import Resolution
-from vidmill.domain.errors import FieldProblem
-from vidmill.domain.order import Limits, Order, problems
+from vidmill.domain.order import Limits
 from vidmill.domain.pricing import Tariff
+from vidmill.outbound.enhancer import Enhancer
+from vidmill.outbound.guard import Guard, resolve_host
+from vidmill.outbound.sender import Sender
 from vidmill.services.access import find_caller
+from vidmill.services.batch_keeping import BatchKeeper
+from vidmill.services.batches import Batches
+from vidmill.services.delivering import Courier
+from vidmill.services.erasure import Erasure
 from vidmill.services.forecast import Forecast
 from vidmill.services.fullness import Fullness
+from vidmill.services.keys import Keys
+from vidmill.services.loras import Loras
+from vidmill.services.quota import Quota
+from vidmill.services.rates import Counts, Rates
+from vidmill.services.storyboard_keeping import StoryboardKeeper
+from vidmill.services.storyboards import Storyboards
 from vidmill.services.submission import Submission
 from vidmill.services.tasks import Tasks
+from vidmill.services.webhooks import Webhooks
 from vidmill.settings import Settings
-from vidmill.wiring import App
+from vidmill.wiring import App, loras_of
+
+NO_ENHANCER = "no prompt enhancer is configured here (VIDMILL_ENHANCER_URL); leave it out"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """The services behind the routes, and what this process counts and bounds."""
+    """The services behind the routes, and what this process counts and bounds.
+
+    Attributes:
+        enhancer: None = no language model is configured.
+        single_submission: `submission` that takes `enhance`, where there is an enhancer.
+        dialect_submission: `submission` with the limits of dialects that are not ours.
+    """
 
     app: App
     gate: Gate
+    throttle: Throttle
+    quota: Quota
+    keys: Keys
+    loras: Loras
+    under_way: UnderWay
     limits: Limits
     submission: Submission
+    enhancer: Enhancer | None
+    single_submission: Submission
+    dialect_submission: Submission
     tasks: Tasks
+    batches: Batches
+    storyboards: Storyboards
     reads: Reads
     glances: Glances
     following: Following
     load: Load
     meter: Meter
     links: FileLinks
-
-    def check(self, order: Order) -> list[FieldProblem]:
-        return problems(order, self.limits, self.app.profile)
+    webhook_guard: Guard
+    webhooks: Webhooks
 
     @classmethod
     def of(cls, app: App) -> Self:
@@ -47,20 +81,68 @@ class Desk:
         limits = limits_of(settings)
         forecast = Forecast(app.db, profile=app.profile, pool=settings.pool, clock=app.clock)
         reads = Reads(app.db, threads=settings.database_connections)
+        guard = Guard(
+            allow=settings.webhook_allow,
+            is_http_allowed=settings.webhook_http,
+            resolve=resolve_host,
+        )
+        submission = replace(
+            submission_of(app, forecast, limits),
+            check_url=lambda url: guard.problem_of(url, "#/webhook_url"),
+        )
+        dialect_limits = replace(limits, prompt_max_chars=settings.dialect_prompt_max_chars)
+        enhancer = enhancer_of(settings)
+        quota = Quota(app.db)
+        meter = Meter()
         tasks = Tasks(
-            db=app.db, bus=app.bus, tickets=app.tickets, blobs=app.blobs, forecast=forecast
+            db=app.db,
+            bus=app.bus,
+            tickets=app.tickets,
+            erasure=Erasure(db=app.db, blobs=app.blobs),
+            forecast=forecast,
         )
         return cls(
             app=app,
             gate=Gate(lambda key_hash: find_caller(app.db, key_hash), reads=reads, clock=app.clock),
+            throttle=Throttle(
+                rates=Rates(Counts(settings.effective_limits_url), clock=app.clock),
+                quota=quota,
+                reads=reads,
+                meter=meter,
+                clock=app.clock,
+            ),
+            quota=quota,
+            keys=Keys(app.db),
+            loras=submission.loras,
+            under_way=UnderWay(),
             limits=limits,
-            submission=submission_of(app, forecast, limits),
+            submission=submission,
+            enhancer=enhancer,
+            single_submission=replace(
+                submission, enhance_refusal=None if enhancer else NO_ENHANCER
+            ),
+            dialect_submission=replace(submission, limits=dialect_limits),
             tasks=tasks,
+            batches=Batches(
+                db=app.db,
+                submission=submission,
+                tasks=tasks,
+                keeper=BatchKeeper(db=app.db, bus=app.bus, tickets=app.tickets),
+            ),
+            storyboards=Storyboards(
+                db=app.db,
+                submission=submission,
+                tasks=tasks,
+                keeper=StoryboardKeeper(db=app.db, bus=app.bus, tickets=app.tickets),
+                blobs=app.blobs,
+                shots_max=settings.storyboard_shots_max,
+                duration_max_s=settings.storyboard_duration_max_s,
+            ),
             reads=reads,
             glances=Glances(tasks, reads),
             following=Following(tasks, reads, watchers_max=settings.watchers_max),
             load=Load(requests_max=settings.requests_max),
-            meter=Meter(),
+            meter=meter,
             links=FileLinks(
                 blobs=app.blobs,
                 secret=app.signing_secret,
@@ -68,7 +150,33 @@ class Desk:
                 public_url=settings.public_url,
                 clock=app.clock,
             ),
+            webhook_guard=guard,
+            webhooks=Webhooks(db=app.db, courier=_tester(app, guard), admit=guard.admit),
         )
+
+
+def _tester(app: App, guard: Guard) -> Courier:
+    """Return who makes the deliveries that are tests; the others are the `Deliverer`'s."""
+    return Courier(
+        db=app.db,
+        send=Sender(guard, clock=app.clock).send,
+        render=render_sample,
+        rng=random.Random(),
+        outcomes=app.webhook_outcomes,
+    )
+
+
+def enhancer_of(settings: Settings) -> Enhancer | None:
+    """Return the language model that writes prompts out, if one is configured."""
+    if not settings.enhancer_url:
+        return None
+    return Enhancer(
+        settings.enhancer_url,
+        model=settings.enhancer_model,
+        api_key=settings.enhancer_api_key.get_secret_value(),
+        timeout_s=settings.enhancer_timeout_s,
+        max_chars=settings.enhancer_max_chars,
+    )
 
 
 def submission_of(app: App, forecast: Forecast, limits: Limits) -> Submission:
@@ -78,6 +186,7 @@ def submission_of(app: App, forecast: Forecast, limits: Limits) -> Submission:
         db=app.db,
         tickets=app.tickets,
         forecast=forecast,
+        loras=loras_of(app),
         fullness=Fullness(app.db, queue_total_max=settings.queue_total_max, clock=app.clock),
         limits=limits,
         profile=app.profile,

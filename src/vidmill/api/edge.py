@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidmill.api.errors import problem_response
+from vidmill.api.errors import Asked, ErrorStyle
 from vidmill.api.load import Load, leave
 from vidmill.api.metrics import Meter
 from vidmill.domain.errors import BodyTooLarge, InternalError, VidmillError
@@ -31,9 +31,10 @@ Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 class Edge:
     """ASGI middleware.
 
-    A body is never read further than *body_max_bytes*, declared or chunked. *exact* holds the
-    endpoints of paths without parameters: a router would take a third of the time of a poll.
-    Requests beyond what *load* bears are refused before their body is read.
+    A body is never read further than *body_max_bytes*, or its entry in *body_limits*, declared or
+    chunked. *exact* holds the endpoints of paths without parameters: a router would take a third
+    of the time of a poll. Requests beyond what *load* bears are refused before their body is read.
+    *style_of* says how errors look on a path.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Edge:
         app: ASGIApp,
         *,
         body_max_bytes: int,
+        body_limits: Mapping[Exact, int],
         exact: Mapping[Exact, Endpoint],
+        style_of: Callable[[str], ErrorStyle],
         load: Load,
         meter: Meter,
     ) -> None:
@@ -50,6 +53,8 @@ class Edge:
         self._load = load
         self._meter = meter
         self._body_max_bytes = body_max_bytes
+        self._body_limits = body_limits
+        self._style_of = style_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,15 +63,17 @@ class Edge:
         scope["header_map"] = headers = dict(scope["headers"])
         scope["request_id"] = request_id = _request_id(headers)
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        named = _NamingSend(send, request_id)
+        named = _NamingSend(send, scope, request_id)
         began = time.perf_counter()
         try:
             self._load.enter(scope)
             await self._serve(scope, receive, named)
+        except ClientDisconnect:
+            """Nobody is there any more to be told anything."""
         except Exception as error:
             if named.has_started:
                 raise
-            answer = _failure(error, scope)
+            answer = self._failure(error, scope)
             await answer(scope, receive, named)
         finally:
             self._count(scope, named.status, time.perf_counter() - began)
@@ -84,9 +91,10 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = scope["header_map"].get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > self._body_max_bytes:
-            raise BodyTooLarge(self._too_large)
-        bounded = self._bounded(scope, receive)
+        most = self._body_limits.get((scope["method"], scope["path"]), self._body_max_bytes)
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(most)
+        bounded = _bounded(scope, receive, most)
         exact = self._exact.get((scope["method"], scope["path"]))
         if exact is None:
             await self._app(scope, bounded, send)
@@ -94,30 +102,53 @@ class Edge:
             answer = await exact(Request(scope, bounded, send))
             await answer(scope, bounded, send)
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        left = self._body_max_bytes
+    def _failure(self, error: Exception, scope: Scope) -> Response:
+        """Return the answer to a request that ended in *error*."""
+        style, asked = self._style_of(scope["path"]), Asked.of(scope)
+        if isinstance(error, VidmillError):
+            # The server skips a declared rest; where nobody said how much would come, it hangs up.
+            headers = {"Connection": "close"} if "is_endless" in scope else {}
+            return style.response(error, asked, headers)
+        # Neither the message nor local values are logged: they may hold prompts and keys.
+        log.error(
+            "request_failed",
+            method=scope["method"],
+            path=scope["path"],
+            error=type(error).__name__,
+            trace="".join(traceback.format_tb(error.__traceback__)),
+        )
+        mishap = InternalError("this is our mistake; it was logged under the request id")
+        return style.response(mishap, asked)
 
-        async def receive_some() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                scope["is_endless"] = True
-                raise BodyTooLarge(self._too_large)
-            return message
 
-        return receive_some
+def _bounded(scope: Scope, receive: Receive, most: int) -> Receive:
+    left = most
 
-    @property
-    def _too_large(self) -> str:
-        return f"the body is larger than {self._body_max_bytes} bytes; a request needs far less"
+    async def receive_some() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            scope["is_endless"] = True
+            raise _too_large(most)
+        return message
+
+    return receive_some
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {most} bytes; a request needs far less")
 
 
 class _NamingSend:
-    """Sends an answer under the request's id, and knows whether it has begun."""
+    """Sends an answer under the request's id, and knows whether it has begun.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    What a guard put into the scope's `answer_headers` goes out with it, whatever it is.
+    """
+
+    def __init__(self, send: Send, scope: Scope, request_id: str) -> None:
         self._send = send
+        self._scope = scope
         self._header = (b"x-request-id", request_id.encode())
         self.status = 0
 
@@ -128,27 +159,9 @@ class _NamingSend:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), self._header]
+            more = self._scope.get("answer_headers", ())
+            message["headers"] = [*message.get("headers", ()), self._header, *more]
         await self._send(message)
-
-
-def _failure(error: Exception, scope: Scope) -> Response:
-    """Return the answer to a request that ended in *error*."""
-    request_id = scope["request_id"]
-    if isinstance(error, VidmillError):
-        # The server skips a declared rest; where nobody said how much would come, it hangs up.
-        headers = {"Connection": "close"} if "is_endless" in scope else {}
-        return problem_response(error, request_id=request_id, headers=headers)
-    # Neither the message nor local values are logged: they may hold prompts and keys.
-    log.error(
-        "request_failed",
-        method=scope["method"],
-        path=scope["path"],
-        error=type(error).__name__,
-        trace="".join(traceback.format_tb(error.__traceback__)),
-    )
-    mishap = InternalError("this is our mistake; it was logged under the request id")
-    return problem_response(mishap, request_id=request_id)
 
 
 def header(request: Request, name: bytes) -> str | None:

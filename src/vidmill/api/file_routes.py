@@ -40,6 +40,7 @@ def file_routes(desk: Desk) -> Sequence[Route]:
             path="/files/{key:path}",
             handler=Files(desk).file,
             summary="A file, by signed link",
+            permission=None,
             answers={
                 200: Answer(description="The file.", media_type="application/octet-stream"),
                 206: Answer(description="A part.", media_type="application/octet-stream"),
@@ -55,7 +56,6 @@ def file_routes(desk: Desk) -> Sequence[Route]:
                 {"name": name, "in": place, "required": True, "schema": {"type": "string"}}
                 for name, place in (("key", "path"), ("expires", "query"), ("signature", "query"))
             ),
-            is_open=True,
             also_head=True,
             tag="files",
         ),

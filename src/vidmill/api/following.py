@@ -260,6 +260,18 @@ async def changed(
     return news
 
 
+async def over(
+    following: Following, view: TaskView, caller: Caller, *, timeout_s: float
+) -> TaskView:
+    """Return the task once it is over, or how it stands after *timeout_s*."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    with Watcher(following, view, caller) as watcher:
+        while not view.is_over and (left_s := deadline - loop.time()) > 0:
+            view = await watcher.next(left_s)
+    return view
+
+
 def _once(fn: Callable[[], None]) -> Callable[[], None]:
     """Return what calls *fn* the first time only."""
     left = [fn]

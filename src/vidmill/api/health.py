@@ -15,7 +15,7 @@ from vidmill.api.metrics import Samples
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
 from vidmill.domain.errors import PermissionDenied, ServiceUnavailable, Unauthorized
-from vidmill.store import breakers, gauges, workers
+from vidmill.store import breakers, deliveries, gauges, workers
 from vidmill.store.breakers import Breaker
 from vidmill.store.session import Connection
 from vidmill.store.workers import Worker, WorkerState
@@ -89,6 +89,10 @@ class Health:
             "vidmill_http_requests_in_flight": {(): load.in_flight},
             "vidmill_http_requests_refused_total": {(): load.num_refused},
             "vidmill_watchers": {(): following.num_watchers},
+            "vidmill_webhook_attempts_total": {
+                (outcome,): number
+                for outcome, number in self.desk.app.webhook_outcomes.copy().items()
+            },
         }
 
     def _read(self, conn: Connection) -> dict[str, Samples]:
@@ -105,6 +109,9 @@ class Health:
                 for key, lane in by_lane.items()
             },
             "vidmill_queue_gpu_seconds": gpu_s,
+            "vidmill_webhook_oldest_seconds": {
+                (): max(0.0, now - (deliveries.oldest_due(conn) or now))
+            },
             "vidmill_workers": gauges.workers_by_state(conn, now=now),
             "vidmill_breaker_open": {
                 (breaker.pool, breaker.profile): _OPENNESS[breaker.state]
@@ -121,8 +128,8 @@ def health_routes(desk: Desk) -> Sequence[Route]:
             path="/livez",
             handler=health.livez,
             summary="Is the process alive",
-            answers={200: Answer(description="Yes.")},
-            is_open=True,
+            permission=None,
+            answers={200: Answer(description="Yes.", model=models.Alive)},
             tag="health",
         ),
         Route(
@@ -130,11 +137,11 @@ def health_routes(desk: Desk) -> Sequence[Route]:
             path="/readyz",
             handler=health.readyz,
             summary="Are tasks worked on, and what is still loading or resting",
+            permission=None,
             answers={
                 200: Answer(description="Ready.", model=models.Readiness),
                 503: Answer(description="Something is missing.", model=models.Readiness),
             },
-            is_open=True,
             tag="health",
         ),
         Route(
@@ -142,9 +149,9 @@ def health_routes(desk: Desk) -> Sequence[Route]:
             path="/metrics",
             handler=health.metrics,
             summary="Metrics for Prometheus; docs/metrics.md lists them",
+            permission=None,
             answers={200: Answer(description="The metrics.", media_type="text/plain")},
             errors=(errors.Unauthorized, errors.PermissionDenied),
-            is_open=True,
             tag="health",
         ),
     )

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
 
-from vidmill.domain.clip import Asset
 from vidmill.domain.ports import BlobStore
 from vidmill.storage.links import sign
 
@@ -15,6 +15,13 @@ WINDOWS_PER_TTL = 10
 """A link stays the same for a tenth of its life, so that an unchanged task keeps its ETag."""
 
 KEPT_MAX = 4096
+
+
+class Stored(Protocol):
+    """Whatever lies in the store under a key."""
+
+    @property
+    def key(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +44,27 @@ class FileLinks:
         window_s = max(1, self.ttl_s // WINDOWS_PER_TTL)
         return int(self.clock()) // window_s * window_s + self.ttl_s
 
-    def url(self, asset: Asset, request: HTTPConnection) -> str:
-        """Return the link to *asset*: the store's own, or one that the API serves."""
+    def url(self, file: Stored, request: HTTPConnection) -> str:
+        """Return the link to *file*: the store's own, or one that the API serves."""
+        return self.url_at(file, self.public_url or _base_of(request))
+
+    def url_at(self, file: Stored, base: str) -> str:
+        """Return the link to *file* as `url` does, where the API is to be had at *base*."""
         expires_at = self.expires_at()
-        foreign = self.foreign_url(asset, expires_at)
+        foreign = self.foreign_url(file, expires_at)
         if foreign is not None:
             return foreign
-        expires, signature = sign(asset.key, expires_at=expires_at, secret=self.secret)
-        base = self.public_url.rstrip("/") or _base_of(request)
-        return f"{base}/files/{quote(asset.key)}?expires={expires}&signature={signature}"
+        expires, signature = sign(file.key, expires_at=expires_at, secret=self.secret)
+        return f"{base.rstrip('/')}/files/{quote(file.key)}?expires={expires}&signature={signature}"
 
-    def foreign_url(self, asset: Asset, expires_at: int) -> str | None:
+    def foreign_url(self, file: Stored, expires_at: int) -> str | None:
         """Return the store's own link, made once per window; None if the API serves the bytes."""
-        key = (asset.key, expires_at)
+        key = (file.key, expires_at)
         if key not in self._kept:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
             expires_in_s = expires_at - int(self.clock())
-            self._kept[key] = self.blobs.signed_url(asset.key, expires_in_s=expires_in_s)
+            self._kept[key] = self.blobs.signed_url(file.key, expires_in_s=expires_in_s)
         return self._kept[key]
 
 

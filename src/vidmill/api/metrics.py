@@ -55,12 +55,37 @@ CATALOGUE = (
         (),
         "Requests answered 503 because as many as may be were being worked on.",
     ),
+    Entry(
+        "counter",
+        "vidmill_http_requests_limited_total",
+        ("limit",),
+        "Requests answered 429 because a key or tenant sent too many: `submit`, `read`,"
+        " `tenant-submit` or `tenant-read`.",
+    ),
+    Entry(
+        "counter",
+        "vidmill_http_requests_uncounted_total",
+        (),
+        "Requests let through uncounted, because the store of rate limits was silent.",
+    ),
     Entry("gauge", "vidmill_watchers", (), "Open event streams, sockets, subscriptions and polls."),
     Entry(
         "counter",
         "vidmill_tasks_submitted_total",
         ("lane", "answer"),
         "Tasks accepted: `queued`, `following` an identical one, or `cached`.",
+    ),
+    Entry(
+        "counter",
+        "vidmill_webhook_attempts_total",
+        ("outcome",),
+        "Attempts at webhook deliveries: `delivered`, `failed` (tried again later), `given_up`.",
+    ),
+    Entry(
+        "gauge",
+        "vidmill_webhook_oldest_seconds",
+        (),
+        "How long the webhook delivery that is due longest has been due; 0 if none is.",
     ),
     Entry("gauge", "vidmill_database_up", (), "1 if the database answered this scrape."),
     Entry("gauge", "vidmill_queue_depth", ("pool", "lane"), "Tasks that wait for a worker."),
@@ -102,6 +127,8 @@ class Meter:
         default_factory=lambda: defaultdict(lambda: [0] * len(BUCKETS_S))
     )
     submitted: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))
+    limited: defaultdict[Labels, int] = field(default_factory=lambda: defaultdict(int))
+    uncounted: int = 0
 
     def count_request(self, method: str, route: str, status: int, seconds: float | None) -> None:
         """Count one answer; *seconds* None = it was a stream or a long poll."""
@@ -171,6 +198,8 @@ def _counted(meter: Meter) -> Iterable[Metric]:
     yield from _gauges(
         {
             "vidmill_http_requests_total": dict(meter.requests),
+            "vidmill_http_requests_limited_total": dict(meter.limited),
+            "vidmill_http_requests_uncounted_total": {(): meter.uncounted},
             "vidmill_tasks_submitted_total": dict(meter.submitted),
         }
     )

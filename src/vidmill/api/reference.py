@@ -16,8 +16,10 @@ WORK_MEANINGS: Mapping[str, str] = {
     "engine_failed": "The model's device failed in the middle of a clip.",
     "out_of_memory": "The device had too little memory for this size and length.",
     "model_invalid": "The model folder is damaged or of another shape; see `vidmill models`.",
+    "lora_invalid": "The files of the LoRA are gone, do not fit the model, or spoil what it draws.",
     "spec_unsupported": "The model cannot make such a clip.",
     "bad_output": "Frames or file failed a check.",
+    "shot_missing": "A shot of a storyboard was not made, or its task was deleted.",
     "storage_failed": "The finished file could not be stored.",
     "disk_full": "There was no room for the finished file.",
     "worker_lost": "The process that ran it died, or its machine did.",
@@ -38,12 +40,18 @@ FIELD_MEANINGS: Mapping[str, str] = {
     "blank": "The text shows nothing.",
     "forbidden_character": "The text holds control or surrogate characters.",
     "max_length": "The text is longer than `limit` characters (code points, NFC, trimmed).",
+    "min_items": "There are fewer than `limit` entries.",
     "max_items": "There are more than `limit` entries.",
     "min": "The number is below `limit`.",
     "max": "The number is above `limit`.",
     "step": "The number lies between two steps of `limit`.",
     "not_offered": "The value is none of those in `limit`.",
     "unsupported": "This model or this release cannot do that.",
+    "url": "The text is no URL, or its host or port is none.",
+    "scheme": "The URL does not begin as it must.",
+    "userinfo": "The URL holds a user name or a password.",
+    "address": "The URL leads to a machine that is not on the public internet.",
+    "unresolvable": "The host of the URL has no address now.",
 }
 """What is wrong with a field, by the code in `errors`."""
 
@@ -107,7 +115,8 @@ def _operation_lines(method: str, path: str, operation: Mapping[str, Any]) -> It
             yield f"| `{parameter['name']}` | {parameter['in']} | {meaning} |"
         yield ""
     if body := operation.get("requestBody"):
-        yield from _fields(body["content"]["application/json"]["schema"])
+        content = body["content"]
+        yield from _fields(content.get("application/json", next(iter(content.values())))["schema"])
     yield from ("| answer | meaning |", "|---|---|")
     for status, answer in sorted(operation["responses"].items()):
         yield f"| {status} | {_answer_meaning(answer)} |"

@@ -3,17 +3,58 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from starlette.requests import Request
 
 from vidmill.api.edge import header
-from vidmill.domain.errors import FieldProblem, InvalidRequest
+from vidmill.domain.errors import FieldProblem, IdempotencyInProgress, InvalidRequest
+from vidmill.services.access import Caller
 from vidmill.services.submission import IdempotencyKey
 
 KEY_MAX_CHARS = 255
 REPLAYED = {"Idempotency-Replayed": "true"}
 
+PARAMETER: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Your name for this request, 1 to 255 visible characters, bare or quoted. "
+    "Sent again within 24 hours it does nothing new: the answer is what the first one made.",
+    "schema": {"type": "string", "maxLength": KEY_MAX_CHARS},
+}
+"""The header, for the reference."""
+
 _VISIBLE = re.compile(r"[!-~]+")
+
+
+class UnderWay:
+    """The keyed requests this process is working on. Another's are waited for in the database."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[int, str], object] = {}
+
+    @contextmanager
+    def alone(self, caller: Caller, key: IdempotencyKey | None) -> Iterator[None]:
+        """Hold the caller's *key* for the block; None = nothing to hold. Safe between threads.
+
+        Raises:
+            IdempotencyInProgress: The first request under it has not been answered yet.
+        """
+        if key is None:
+            yield
+            return
+        name, mine = (caller.tenant_id, key.key), object()
+        if self._requests.setdefault(name, mine) is not mine:
+            raise IdempotencyInProgress(
+                "the first request under this Idempotency-Key is still being worked on; send this"
+                " one again in a second to have its answer"
+            )
+        try:
+            yield
+        finally:
+            del self._requests[name]
 
 
 def read_key(request: Request, meaning: object) -> IdempotencyKey | None:

@@ -1,37 +1,38 @@
 """Routes as data: path, handler, and all that the reference says about it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette import routing
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from vidmill.api.auth import Gate
 from vidmill.api.edge import Endpoint, Exact
-from vidmill.api.errors import KINDS, MEDIA_TYPE, UNEXPECTED, problem
+from vidmill.api.errors import EXAMPLE_ID, KINDS, UNEXPECTED, Asked, ErrorStyle, example_of
+from vidmill.api.throttling import Throttle
 from vidmill.domain.errors import (
-    FieldProblem,
-    InvalidRequest,
-    RangeNotSatisfiable,
+    InternalError,
+    PermissionDenied,
+    RateLimited,
     Unauthorized,
     VidmillError,
 )
-from vidmill.services.access import Caller
+from vidmill.domain.permission import Scope
 
-Handler = Callable[[Request, Caller], Any]
-
-EXAMPLE_ID = "req_0f3c5a"
+REF = "#/components/schemas/{model}"
+"""Where the reference keeps the shapes that others refer to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One way in which a route succeeds. `model` None = not JSON."""
+    """One way in which a route succeeds. `model` None = not JSON, but one of `media_type`."""
 
     description: str
     model: type[BaseModel] | None = None
@@ -44,105 +45,151 @@ class Route:
     """One operation.
 
     Attributes:
-        handler: `(request, caller)`, or `(request)` where `is_open`; plain ones run in a thread.
+        handler: `(request, caller)`, or `(request)` where all may; plain ones run in a thread.
+        permission: What a key must be made for; None = open to all, without a key.
+        is_creating: It makes or charges something, and counts against the rate of submits.
         parameters: OpenAPI parameter objects.
         body: Schema of the JSON body.
+        also_bodies: Schemas of bodies that are not JSON, by media type.
+        is_body_partial: Any of its fields, or the whole body, may be left out.
+        also_paths: Further spellings of the path that clients use; the reference leaves them out.
+        body_max_bytes: Largest body, where the path has no parameters; None = the server's.
     """
 
     method: str
     path: str
     handler: Callable[..., Any]
     summary: str
+    permission: Scope | None
     answers: Mapping[int, Answer]
     errors: Sequence[type[VidmillError]] = ()
     parameters: Sequence[Mapping[str, Any]] = ()
     body: type[BaseModel] | None = None
-    is_open: bool = False
+    also_bodies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    is_body_partial: bool = False
+    body_max_bytes: int | None = None
+    is_creating: bool = False
     also_head: bool = False
+    also_paths: Sequence[str] = ()
     tag: str = "native"
 
 
-class DirectRoute(APIRoute):
-    """An APIRoute for the reference, a bare handler when it runs.
+class DirectRoute(routing.Route):
+    """One method of one path and its bare handler.
 
-    FastAPI's dependency and response machinery costs as much as our whole status handler; the
-    handlers here read the request and make the response themselves.
+    FastAPI's dependency and response machinery costs as much as our whole status handler, and its
+    routes cost 10 ms each to make; see `described` for those, which only the reference needs.
     """
 
-    def get_route_handler(self) -> Endpoint:
-        return _direct(self.endpoint)
+    def __init__(self, method: str, path: str, endpoint: Endpoint) -> None:
+        super().__init__(path, endpoint, methods=[method])
+        self.methods = {method}  # Starlette lets every GET answer HEAD too
+
+    def matches(
+        self, scope: MutableMapping[str, Any]
+    ) -> tuple[routing.Match, MutableMapping[str, Any]]:
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}  # by which requests are counted
 
 
-def add_routes(router: APIRouter, routes: Sequence[Route], gate: Gate) -> dict[Exact, Endpoint]:
-    """Put *routes* on *router*; those that are not open ask *gate* first.
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What stands before every route that is not open."""
+
+    gate: Gate
+    throttle: Throttle
+
+    def before(self, route: Route) -> Endpoint:
+        """Return the endpoint of *route*: the key first, then its scope, then its rate."""
+        handler, scope = _awaitable(route.handler), route.permission
+        if scope is None:
+            return handler
+
+        async def admitted(request: Request) -> Response:
+            caller = await self.gate.admit(request)
+            caller.require(scope)
+            await self.throttle.admit(caller, request.scope, is_creating=route.is_creating)
+            answer: Response = await handler(request, caller)
+            return answer
+
+        return admitted
+
+
+def add_routes(router: APIRouter, routes: Sequence[Route], guard: Guard) -> dict[Exact, Endpoint]:
+    """Put *routes* on *router*, behind *guard*.
 
     Returns:
         The endpoints of paths without parameters, by method and path.
     """
     exact: dict[Exact, Endpoint] = {}
     for route in routes:
-        endpoint = route.handler if route.is_open else _guarded(route.handler, gate)
-        if route.also_head:
-            router.add_route(route.path, _direct(endpoint), methods=["HEAD"])
+        endpoint = guard.before(route)
+        methods = [route.method, *(["HEAD"] if route.also_head else [])]
+        ways = [(method, route.path) for method in methods]
+        ways += [(route.method, path) for path in route.also_paths]
+        router.routes += [DirectRoute(method, path, endpoint) for method, path in ways]
+        if "{" not in route.path:
+            exact[route.method, route.path] = endpoint
+    return exact
+
+
+def described(routes: Sequence[Route], errors: ErrorStyle) -> list[BaseRoute]:
+    """Return *routes* as FastAPI describes them; *errors* says how theirs look."""
+    router = APIRouter()
+    for route in routes:
+        name = route.handler.__name__
         router.add_api_route(
             route.path,
-            endpoint,
+            _nothing,
             methods=[route.method],
-            name=route.handler.__name__,
-            operation_id=route.handler.__name__,
+            name=name,
+            operation_id=name if route.tag == "native" else f"{route.tag}_{name}",
             summary=route.summary,
             tags=[route.tag],
             status_code=next(iter(route.answers)),
             response_model=None,
             response_class=Response,
-            responses=_responses(route),
+            responses=_responses(route, errors),
             openapi_extra=_extra(route),
-            route_class_override=DirectRoute,
         )
-        if "{" not in route.path:
-            exact[route.method, route.path] = _direct(endpoint)
-    return exact
+    return router.routes
 
 
-def _direct(endpoint: Callable[..., Any]) -> Endpoint:
-    if asyncio.iscoroutinefunction(endpoint):
-        return endpoint
+def _nothing() -> None:
+    # Stands for a handler: FastAPI would describe the arguments and the docstring of a real one.
+    return None
 
-    async def in_thread(request: Request) -> Response:
-        return await run_in_threadpool(endpoint, request)
+
+def _awaitable(handler: Callable[..., Any]) -> Callable[..., Any]:
+    if asyncio.iscoroutinefunction(handler):
+        return handler
+
+    async def in_thread(*arguments: Any) -> Response:
+        return await run_in_threadpool(handler, *arguments)
 
     return in_thread
 
 
-def _guarded(handler: Handler, gate: Gate) -> Callable[[Request], Any]:
-    if asyncio.iscoroutinefunction(handler):
-
-        async def admitted(request: Request) -> Response:
-            answer: Response = await handler(request, await gate.admit_soon(request))
-            return answer
-
-        return admitted
-
-    def admitted_in_thread(request: Request) -> Response:
-        answer: Response = handler(request, gate.admit(request))
-        return answer
-
-    return admitted_in_thread
-
-
-def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
+def _responses(route: Route, style: ErrorStyle) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {
         status: _answer(answer) for status, answer in route.answers.items()
     }
-    guards: list[type[VidmillError]] = [] if route.is_open else [Unauthorized]
-    for kind in [*guards, *route.errors]:
-        status = KINDS[kind].status
-        entry = found.setdefault(status, {"description": KINDS[kind].title, "content": {}})
-        examples = entry["content"].setdefault(MEDIA_TYPE, _problem_schema())["examples"]
-        examples[kind.code] = {"value": _example(kind)}
-        if headers := KINDS[kind].headers:
-            entry["headers"] = {name: _header(name) for name in headers}
-    found[500] = {"description": UNEXPECTED.title, "content": {MEDIA_TYPE: _problem_schema()}}
+    guards: list[type[VidmillError]] = []
+    if route.permission is not None:
+        guards = [Unauthorized, PermissionDenied, RateLimited]
+    for kind in dict.fromkeys([*guards, *route.errors]):
+        error = example_of(kind)
+        look = style.look(error, Asked(route.method, route.path, EXAMPLE_ID))
+        entry = found.setdefault(look.status, {"description": KINDS[kind].title, "content": {}})
+        schema = entry.setdefault("content", {}).setdefault(style.media_type, _error_schema(style))
+        schema["examples"][kind.code] = {"value": look.body}
+        if look.headers:
+            entry["headers"] = {name: _header(name) for name in look.headers}
+    mishap = style.look(InternalError(UNEXPECTED.title), Asked(route.method, route.path, ""))
+    found.setdefault(
+        mishap.status,
+        {"description": UNEXPECTED.title, "content": {style.media_type: _error_schema(style)}},
+    )
     return found
 
 
@@ -151,42 +198,45 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.model is not None:
         entry["model"] = answer.model
     elif answer.media_type:
-        entry["content"] = {answer.media_type: {"schema": {"type": "string"}}}
+        entry["content"] = {name: _text_schema(name) for name in answer.media_type.split(", ")}
     headers = {"X-Request-ID": "Names this request in our logs.", **answer.headers}
     entry["headers"] = {name: _header(text) for name, text in headers.items()}
     return entry
+
+
+def _text_schema(media_type: str) -> dict[str, Any]:
+    """Return the schema of what is no JSON; a stream of events has none that tools agree on."""
+    return {} if media_type == "text/event-stream" else {"schema": {"type": "string"}}
 
 
 def _header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-def _problem_schema() -> dict[str, Any]:
-    return {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
-
-
-def _example(kind: type[VidmillError]) -> dict[str, Any]:
-    if issubclass(kind, InvalidRequest):
-        wrong = FieldProblem(
-            pointer="#/prompt",
-            code="max_length",
-            message="it has 201 characters, the limit is 200; shorten it",
-            limit=200,
-        )
-        return problem(kind([wrong]), request_id=EXAMPLE_ID)
-    if issubclass(kind, RangeNotSatisfiable):
-        return problem(kind(1_000_000), request_id=EXAMPLE_ID)
-    return problem(kind(KINDS[kind].title), request_id=EXAMPLE_ID)
+def _error_schema(style: ErrorStyle) -> dict[str, Any]:
+    name = style.model.__name__
+    return {"schema": {"$ref": f"#/components/schemas/{name}"}, "examples": {}}
 
 
 def _extra(route: Route) -> dict[str, Any]:
     extra: dict[str, Any] = {"parameters": list(route.parameters)}
-    if not route.is_open:
+    if route.permission is not None:
         extra["security"] = [{"apiKey": []}]
-    if route.body is not None:
-        schema = route.body.model_json_schema(ref_template="#/components/schemas/{model}")
-        extra["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        }
     return extra
+
+
+def request_body(route: Route) -> dict[str, Any]:
+    """Return what the reference says of the body.
+
+    Made when the reference is asked for: it takes longer than all else that a route needs.
+    """
+    bodies = dict(route.also_bodies)
+    if route.body is not None:
+        schema = route.body.model_json_schema(ref_template=REF)
+        if route.is_body_partial:
+            schema.pop("required", None)
+        bodies = {"application/json": schema, **bodies}
+    return {
+        "required": not route.is_body_partial,
+        "content": {name: {"schema": shape} for name, shape in bodies.items()},
+    }

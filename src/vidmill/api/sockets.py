@@ -17,9 +17,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from vidmill.api.auth import HINT, key_of
 from vidmill.api.body import parse
 from vidmill.api.desk import Desk
-from vidmill.api.errors import problem, problem_response
+from vidmill.api.errors import NATIVE, Asked, problem
 from vidmill.api.events import Teller, parse_event_id
 from vidmill.domain.errors import FieldProblem, InvalidRequest, Unauthorized, VidmillError
+from vidmill.domain.permission import Scope
 from vidmill.services.access import Caller
 from vidmill.services.tasks import TaskView
 from vidmill.telemetry import get_logger
@@ -65,7 +66,9 @@ class TaskSocket:
             await self._admit_by_header()
             leave = self._desk.following.admit()
         except VidmillError as error:
-            await self._socket.send_denial_response(problem_response(error, request_id=""))
+            await self._socket.send_denial_response(
+                NATIVE.response(error, Asked.of(self._socket.scope))
+            )
             return
         closing = None
         try:
@@ -171,7 +174,7 @@ class TaskSocket:
         token = message.get("token")
         if not isinstance(token, str):
             raise _wrong("token", "it must be an API key")
-        caller = await self._desk.gate.admit_key(token)
+        caller = await self._reader(token)
         if self._caller and self._caller.tenant_id != caller.tenant_id:
             raise _wrong("token", "another tenant's; open a connection for each")
         self._caller = caller
@@ -222,7 +225,12 @@ class TaskSocket:
     async def _admit_by_header(self) -> None:
         given = self._socket.headers.get("authorization")
         if given is not None:
-            self._caller = await self._desk.gate.admit_key(key_of(given))
+            self._caller = await self._reader(key_of(given))
+
+    async def _reader(self, key: str) -> Caller:
+        caller = await self._desk.gate.admit_key(key)
+        caller.require(Scope.READ)
+        return caller
 
     async def _complain(self, error: VidmillError, **more: str) -> None:
         said = problem(error, request_id="")

@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from vidmill import __version__
-from vidmill.cli import admin, batch, clips, config, demo, doctor, models, serve, up
+from vidmill.cli import (
+    admin,
+    batch,
+    clips,
+    config,
+    demo,
+    doctor,
+    models,
+    serve,
+    storyboard,
+    up,
+)
 from vidmill.cli.output import Exit
 
 app = typer.Typer(
@@ -30,7 +41,7 @@ def root(
     context.obj = {"url": url, "api_key": api_key}
 
 
-for module in (clips, batch, models, doctor, config, up, demo, serve, admin):
+for module in (clips, batch, storyboard, models, doctor, config, up, demo, serve, admin):
     module.register(app)
 
 

@@ -208,6 +208,7 @@ COLUMNS: Mapping[str, Callable[[str], Any]] = {
     "negative_prompt": str,
     "name": _file_name,
     "style": str,
+    "camera": str,
     "language": str,
     "enable_physics": _yes_no,
     "priority": str,

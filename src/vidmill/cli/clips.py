@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidmill.cli.options import Force, Json, OutFile, TaskId, terminal
-from vidmill.cli.output import CommandError, Exit, Terminal, reported
+from vidmill.cli.output import Terminal, refuse_overwrite, reported
 
 if TYPE_CHECKING:
     from vidmill.client import ClipRequest, Task, Video, Vidmill
@@ -26,10 +26,20 @@ def generate(
     output: OutFile = None,
     duration: Annotated[float, typer.Option(help="Length in seconds.")] = 5.0,
     resolution: Annotated[str, typer.Option(help="480p or 720p.")] = "720p",
+    aspect_ratio: Annotated[str, typer.Option(help="16:9, 9:16, 1:1, 4:3 or 3:4.")] = "16:9",
     frame_rate: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same clip.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
     style: Annotated[str | None, typer.Option(help="Visual style.")] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="How the camera moves: static, pan_left, orbit, …")
+    ] = None,
+    lora: Annotated[
+        str | None, typer.Option(help="Brand style, with its strength if you like: acme:0.8.")
+    ] = None,
+    enhance: Annotated[
+        bool, typer.Option("--enhance", help="Let the server's language model write it out.")
+    ] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Make a new clip even if an identical one is there.")
     ] = False,
@@ -43,21 +53,35 @@ def generate(
     with reported(term), term.open_client() as client:
         from vidmill.client import ClipRequest
 
-        _refuse_overwrite(output, force=force)
+        refuse_overwrite(output, force=force)
         clip = ClipRequest(
             prompt=prompt,
             duration_s=duration,
             resolution=resolution,
+            aspect_ratio=aspect_ratio,
             frame_rate=frame_rate,
             seed=seed,
             negative_prompt=negative_prompt,
             style=style,
+            camera=camera,
+            lora=_lora(lora) if lora else None,
+            enhance=enhance,
             cache=not no_cache,
         )
         if no_wait:
             _show_task(term, client.submit(clip))
         else:
             _make(term, client, clip, output=output, timeout_s=timeout)
+
+
+def _lora(text: str) -> dict[str, Any]:
+    name, _, strength = text.partition(":")
+    if not strength:
+        return {"name": name}
+    try:
+        return {"name": name, "strength": float(strength)}
+    except ValueError:
+        raise typer.BadParameter(f"{strength!r} is not a number", param_hint="--lora") from None
 
 
 def status(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
@@ -81,13 +105,13 @@ def result(
     """Save the clip of a task."""
     term = terminal(context, is_json=is_json)
     with reported(term), term.open_client() as client:
-        _refuse_overwrite(output, force=force)
+        refuse_overwrite(output, force=force)
         if wait:
             video = _wait(term, client, client.task(task_id), timeout_s=timeout)
         else:
             video = client.result(task_id)
         path = output or Path(f"{task_id}{SUFFIXES.get(variant, '.mp4')}")
-        _refuse_overwrite(path, force=force)
+        refuse_overwrite(path, force=force)
         _show_saved(term, video, video.save(path, variant=variant))
 
 
@@ -113,7 +137,7 @@ def retry(context: typer.Context, task_id: TaskId, is_json: Json = False) -> Non
 
 
 def delete(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
-    """Delete a task and its files for good; a waiting one is cancelled first."""
+    """Delete a task and its files for good; a running one is stopped."""
     term = terminal(context, is_json=is_json)
     with reported(term), term.open_client() as client:
         client.delete(task_id)
@@ -232,11 +256,6 @@ def _show_saved(
         f"{path.stat().st_size / 1e6:.2f} MB, seed {video.seed}{took}",
         markup=False,
     )
-
-
-def _refuse_overwrite(path: Path | None, *, force: bool) -> None:
-    if path and path.exists() and not force:
-        raise CommandError(f"{path} exists; choose another name or add --force", Exit.USAGE)
 
 
 def _table(tasks: "list[Task]") -> Any:

@@ -243,6 +243,9 @@ def _model(_term: Terminal) -> Iterable[Finding]:
         remedy = "set VIDMILL_PROFILE; `vidmill models` lists what there is"
         yield Finding(name="model", state="fail", detail=str(error), remedy=remedy)
         return
+    if profile.remote is not None:
+        yield _remote_model(profile.name, settings.remote_url or profile.remote.url)
+        return
     status = describe_model(profile, settings.model_path)
     problems = "; ".join(str(finding) for finding in status.findings)
     where = status.path or status.source
@@ -251,6 +254,21 @@ def _model(_term: Terminal) -> Iterable[Finding]:
         state="ok" if status.is_installed else "fail",
         detail=f"{profile.name} in {where}{': ' if problems else ''}{problems}",
         remedy="" if status.is_installed else "see `vidmill models`; set VIDMILL_MODEL_PATH",
+    )
+
+
+def _remote_model(name: str, url: str) -> Finding:
+    from urllib.parse import urlsplit
+
+    if not url:
+        return Finding(
+            name="model",
+            state="fail",
+            detail=f"{name} is drawn by a server, and none is named",
+            remedy="set VIDMILL_REMOTE_URL to its address, http://gpu7:8000/v1",
+        )
+    return Finding(
+        name="model", state="ok", detail=f"{name} is drawn by the server {urlsplit(url).hostname}"
     )
 
 

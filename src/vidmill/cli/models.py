@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidmill.cli.models_plan import plan
 from vidmill.cli.options import Json, terminal
 from vidmill.cli.output import CommandError, Exit, Terminal, reported
 
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
     from vidmill.engines.folder import ModelStatus
 
 
-def models(
+models = typer.Typer(help="Model profiles.", invoke_without_command=True)
+
+
+@models.callback()
+def list_models(
     context: typer.Context,
     path: Annotated[
         Path | None,
@@ -22,6 +27,8 @@ def models(
     is_json: Json = False,
 ) -> None:
     """List model profiles and check their folders, without loading anything."""
+    if context.invoked_subcommand is not None:
+        return
     term = terminal(context, is_json=is_json)
     with reported(term):
         found = _describe(profile, path)
@@ -34,7 +41,8 @@ def models(
 
 
 def register(app: typer.Typer) -> None:
-    app.command("models", rich_help_panel="This machine")(models)
+    models.command("plan")(plan)
+    app.add_typer(models, name="models", rich_help_panel="This machine")
 
 
 def _describe(profile: str, path: Path | None) -> "list[ModelStatus]":
@@ -61,6 +69,8 @@ def _document(status: "ModelStatus") -> dict[str, Any]:
         "licence": status.profile.licence,
         "is_toy": status.profile.is_toy,
         "source": status.source,
+        "engine": status.profile.engine,
+        "is_remote": status.profile.remote is not None,
         "path": str(status.path) if status.path else None,
         "is_installed": status.is_installed,
         "size_bytes": status.size_bytes,
@@ -78,6 +88,7 @@ def _print(term: Terminal, found: "list[ModelStatus]") -> None:
     for status in found:
         size = f"{status.size_bytes / 1e6:,.0f} MB" if status.path else ""
         state = "[green]yes[/green]" if status.is_installed else "no"
+        state = "remote" if status.profile.remote else state
         where = escape(str(status.path or status.source))
         table.add_row(status.profile.name, escape(status.profile.title), state, size, where)
     term.out.print(table)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -41,6 +42,7 @@ EXITS: Mapping[str, Exit] = {
     "TransportError": Exit.NO_SERVER,
     "TaskCancelled": Exit.CANCELLED,
     "Timeout": Exit.TIMED_OUT,
+    "StoryboardUnfinished": Exit.TIMED_OUT,
     "VidmillError": Exit.FAILED,
 }
 """Exit code by the nearest class of the SDK's error tree; by name, so that nothing is imported."""
@@ -113,6 +115,16 @@ def reported(terminal: Terminal) -> Iterator[None]:
             raise
         terminal.fail(error, code_of(error), **_details(error))
         raise typer.Exit(exit_code_of(error)) from error
+
+
+def refuse_overwrite(path: Path | None, *, force: bool) -> None:
+    """Go on unless a command would replace a file that nobody told it to.
+
+    Raises:
+        CommandError: It would.
+    """
+    if path and path.exists() and not force:
+        raise CommandError(f"{path} exists; choose another name or add --force", Exit.USAGE)
 
 
 def exit_code_of(error: BaseException) -> Exit:

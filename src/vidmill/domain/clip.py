@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from vidmill.domain.lora import LoraUse
+
 SEED_MAX = 2**31 - 1
 """Largest seed; what OpenAI-, DashScope- and diffusers-style clients all accept."""
 
@@ -29,10 +31,34 @@ class Size:
         return f"{self.width_px}x{self.height_px}"
 
 
-DELIVERED_SIZES: dict[Resolution, Size] = {
-    Resolution.P480: Size(832, 480),
-    Resolution.P720: Size(1280, 720),
+class Aspect(StrEnum):
+    """Name of a shape, width to height."""
+
+    WIDE = "16:9"
+    TALL = "9:16"
+    SQUARE = "1:1"
+    LANDSCAPE = "4:3"
+    PORTRAIT = "3:4"
+
+
+DELIVERED_SIZES: dict[tuple[Resolution, Aspect], Size] = {
+    (Resolution.P480, Aspect.WIDE): Size(832, 480),
+    (Resolution.P480, Aspect.TALL): Size(480, 832),
+    (Resolution.P480, Aspect.SQUARE): Size(624, 624),
+    (Resolution.P480, Aspect.LANDSCAPE): Size(720, 544),
+    (Resolution.P480, Aspect.PORTRAIT): Size(544, 720),
+    (Resolution.P720, Aspect.WIDE): Size(1280, 720),
+    (Resolution.P720, Aspect.TALL): Size(720, 1280),
+    (Resolution.P720, Aspect.SQUARE): Size(960, 960),
+    (Resolution.P720, Aspect.LANDSCAPE): Size(1088, 832),
+    (Resolution.P720, Aspect.PORTRAIT): Size(832, 1088),
 }
+"""About as many pixels in each shape; the sizes are those that clients of Wan2.2 ask for."""
+
+SIZE_NAMES: dict[str, tuple[Resolution, Aspect]] = {
+    str(size): name for name, size in DELIVERED_SIZES.items()
+}
+"""Resolution and shape by `WxH`: how dialects name them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +75,8 @@ class ClipSpec:
         fps: Delivered frame rate.
         guidance_scale: Classifier-free guidance of the high-noise expert.
         guidance_scale_2: The same of the low-noise expert.
+        lora: The style it is drawn in. Without one nothing is said of it in JSON, so that keys and
+            rows from before there were LoRAs stay what they are.
     """
 
     prompt: str
@@ -66,6 +94,7 @@ class ClipSpec:
     guidance_scale_2: float
     flow_shift: float
     seed: int
+    lora: LoraUse | None = None
 
     @property
     def delivered_frames(self) -> int:
@@ -84,12 +113,19 @@ class ClipSpec:
 
     def to_json(self) -> dict[str, Any]:
         # By hand: `asdict` copies deeply, which was a third of what accepting a task costs.
-        return {**vars(self), "size": dict(vars(self.size)), "native": dict(vars(self.native))}
+        found = {**vars(self), "size": dict(vars(self.size)), "native": dict(vars(self.native))}
+        if self.lora is None:
+            del found["lora"]
+        else:
+            found["lora"] = self.lora.to_json()
+        return found
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        sizes = {key: Size(**data[key]) for key in ("size", "native")}
-        return cls(**{**data, **sizes, "resolution": Resolution(data["resolution"])})
+        parts: dict[str, Any] = {key: Size(**data[key]) for key in ("size", "native")}
+        if "lora" in data:
+            parts["lora"] = LoraUse.from_json(data["lora"])
+        return cls(**{**data, **parts, "resolution": Resolution(data["resolution"])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,21 +7,31 @@ VidmillError
 │   ├── BodyTooLarge
 │   ├── UnsupportedMediaType   not sent as JSON
 │   ├── Unauthorized, PermissionDenied
-│   ├── NotFound, TaskNotFound, MethodNotAllowed
-│   ├── TaskNotCancellable, TaskStillLive, TaskNotQueued
-│   ├── IdempotencyKeyReused
+│   ├── NotFound, MethodNotAllowed, UnsupportedOperation
+│   │   ├── TaskNotFound, BatchNotFound, StoryboardNotFound
+│   │   ├── WebhookNotFound, DeliveryNotFound
+│   │   └── KeyNotFound, UnknownModel, LoraNotFound
+│   ├── TaskNotCancellable, TaskStillLive, TaskNotQueued, TaskNotCompleted
+│   ├── BatchStateConflict     the batch is in a state that forbids it
+│   ├── StoryboardStateConflict   the same of a storyboard
+│   ├── LoraConflict           its name is taken, or tasks need it
+│   ├── WebhookDisabled        the endpoint is switched off
+│   ├── IdempotencyKeyReused, IdempotencyInProgress
 │   ├── TaskFailed, TaskCancelled   there will be no result
 │   ├── RangeNotSatisfiable
 │   ├── InvalidCursor
 │   ├── LinkInvalid, ResultExpired
-│   ├── QueueFull              come back later
+│   ├── RateLimited, QuotaExceeded, QueueFull   come back later
 │   └── ServiceUnavailable     come back soon
+│       └── EnhancerUnavailable  the language model that writes prompts out gave none
 └── WorkError                a job went wrong
     ├── EngineFailed           retryable: the next run may well succeed
     │   └── EngineOutOfMemory
     ├── SpecUnsupported        this model cannot make such a clip
     ├── ModelInvalid           the folder is damaged or of another shape
+    ├── LoraInvalid            the LoRA's files are gone, damaged or of another model
     ├── BadOutput              frames or file failed a check
+    ├── ShotMissing            a shot of a storyboard has no clip
     ├── StorageFailed          retryable
     │   └── DiskFull
     ├── WorkerLost             retryable: the process or its lease is gone
@@ -63,7 +73,15 @@ class FieldProblem:
 
 
 class RequestError(VidmillError):
-    """The caller can mend it; nothing was queued or charged."""
+    """The caller can mend it; nothing was queued or charged.
+
+    Attributes:
+        retry_after_s: When it is worth trying again, where that is known.
+    """
+
+    def __init__(self, *args: object, retry_after_s: float | None = None) -> None:
+        super().__init__(*args)
+        self.retry_after_s = retry_after_s
 
 
 class InvalidRequest(RequestError):
@@ -104,6 +122,38 @@ class TaskNotFound(NotFound):
     code = "task_not_found"
 
 
+class BatchNotFound(NotFound):
+    code = "batch_not_found"
+
+
+class StoryboardNotFound(NotFound):
+    code = "storyboard_not_found"
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    code = "delivery_not_found"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+
+class UnknownModel(NotFound):
+    code = "unknown_model"
+
+
+class LoraNotFound(NotFound):
+    code = "lora_not_found"
+
+
+class UnsupportedOperation(RequestError):
+    code = "unsupported_operation"
+
+
 class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
@@ -120,8 +170,33 @@ class TaskNotQueued(RequestError):
     code = "task_not_queued"
 
 
+class TaskNotCompleted(RequestError):
+    code = "task_not_completed"
+
+
+class BatchStateConflict(RequestError):
+    code = "batch_state"
+
+
+class StoryboardStateConflict(RequestError):
+    code = "storyboard_state"
+
+
+class LoraConflict(RequestError):
+    code = "lora_conflict"
+
+
+class WebhookDisabled(RequestError):
+    code = "webhook_disabled"
+
+
 class IdempotencyKeyReused(RequestError):
     code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(RequestError):
+    code = "idempotency_in_progress"
+    is_retryable = True
 
 
 class TaskFailed(RequestError):
@@ -154,6 +229,15 @@ class ResultExpired(RequestError):
     code = "result_expired"
 
 
+class RateLimited(RequestError):
+    code = "rate_limited"
+    is_retryable = True
+
+
+class QuotaExceeded(RequestError):
+    code = "quota_exceeded"
+
+
 class QueueFull(RequestError):
     code = "queue_full"
     is_retryable = True
@@ -164,17 +248,27 @@ class ServiceUnavailable(RequestError):
     is_retryable = True
 
 
+class EnhancerUnavailable(ServiceUnavailable):
+    code = "enhancer_unavailable"
+
+
 class WorkError(VidmillError):
     """A job went wrong; `decide` in `domain.job` says what happens next."""
 
 
 class EngineFailed(WorkError):
+    """The engine failed; a poisonous failure leaves its process unable to draw another clip."""
+
     code = "engine_failed"
     is_retryable = True
+    is_poisonous = True
 
 
 class EngineOutOfMemory(EngineFailed):
+    """Memory that ran out is free again."""
+
     code = "out_of_memory"
+    is_poisonous = False
 
 
 class SpecUnsupported(WorkError):
@@ -185,9 +279,17 @@ class ModelInvalid(WorkError):
     code = "model_invalid"
 
 
+class LoraInvalid(WorkError):
+    code = "lora_invalid"
+
+
 class BadOutput(WorkError):
     code = "bad_output"
     is_retryable = True
+
+
+class ShotMissing(WorkError):
+    code = "shot_missing"
 
 
 class StorageFailed(WorkError):

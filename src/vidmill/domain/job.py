@@ -11,7 +11,7 @@ from vidmill.domain.errors import VidmillError
 
 class JobState(StrEnum):
     QUEUED = "queued"
-    DELAYED = "delayed"  # a retry waits for `not_before`
+    DELAYED = "delayed"  # a retry waits for `not_before`, or its batch is paused
     FOLLOWING = "following"  # an identical job is on its way; this one ends as that one does
     RUNNING = "running"
     REVIEW = "review"  # finished, but a person must look first
@@ -21,7 +21,7 @@ class JobState(StrEnum):
 
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.DELAYED, JobState.CANCELLED}),
     JobState.DELAYED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.FOLLOWING: frozenset(
         {
@@ -83,6 +83,7 @@ class Phase(StrEnum):
     FINISHING = "finishing"  # retime, scale, encode
     STORING = "storing"
     RETRY_WAIT = "retry_wait"
+    PAUSED = "paused"  # delayed until its batch goes on
     REVIEW = "review"
     DONE = "done"
     ERASING = "erasing"  # over, and its owner is deleting it: nobody is answered with it any more
@@ -176,8 +177,15 @@ class Job:
     @property
     def status(self) -> WireStatus:
         """What callers see: a job that ran before never falls back to queued."""
-        has_run = self.state is JobState.QUEUED and self.attempt > 0
-        return WireStatus.PROCESSING if has_run else WIRE[self.state]
+        waits = self.state is JobState.QUEUED or self.phase is Phase.PAUSED
+        if waits:
+            return WireStatus.PROCESSING if self.attempt else WireStatus.QUEUED
+        return WIRE[self.state]
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nobody may claim it until its batch goes on."""
+        return self.phase is Phase.PAUSED
 
     @property
     def is_terminal(self) -> bool:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from vidmill.domain.clip import (
     DELIVERED_SIZES,
     SEED_MAX,
+    Aspect,
     ClipSpec,
     Resolution,
     forbidden_characters,
 )
+from vidmill.domain.enhancing import Enhancement
 from vidmill.domain.errors import FieldProblem
 from vidmill.domain.job import Lane
+from vidmill.domain.lora import Lora, judge_strength
 from vidmill.domain.profile import ModelProfile
-from vidmill.domain.prompt_rules import STYLES
+from vidmill.domain.prompt_rules import CAMERAS, STYLES
 from vidmill.domain.prompting import LANGUAGES, ShapedPrompt, shape_prompt
 
 CLIENT_REFERENCE_MAX_CHARS = 200
@@ -33,24 +36,36 @@ class Order:
     Attributes:
         fps: None = the default of `Limits`.
         language: Of the words that rules add; None = the prompt's own.
+        enhance: A language model shall write the prompt out; `enhanced` is what it wrote.
         seed: None = a random one.
         cache: An identical clip that is there, or on its way, will do.
+        lora: Name of the LoRA to draw with; `lora_strength` None = that LoRA's own.
+        model: What the caller calls the model; echoed, and nothing else.
+        webhook_url: Told when it is over, beside the tenant's endpoints.
     """
 
     prompt: str
     negative_prompt: str = ""
     use_default_negative_prompt: bool = True
     resolution: str = Resolution.P720
+    aspect_ratio: str = Aspect.WIDE
     duration_s: float = 5.0
     fps: int | None = None
     style: str | None = None
+    camera: str | None = None
     language: str | None = None
     enable_physics: bool = False
+    lora: str | None = None
+    lora_strength: float | None = None
+    enhance: bool = False
+    enhanced: Enhancement | None = None
     seed: int | None = None
     priority: str = "normal"
     client_reference: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     cache: bool = True
+    webhook_url: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +90,27 @@ def problems(order: Order, limits: Limits, profile: ModelProfile) -> list[FieldP
 
 
 def to_spec(
-    order: Order, shaped: ShapedPrompt, *, limits: Limits, profile: ModelProfile, seed: int
+    order: Order,
+    shaped: ShapedPrompt,
+    *,
+    limits: Limits,
+    profile: ModelProfile,
+    seed: int,
+    lora: Lora | None = None,
 ) -> ClipSpec:
-    """Return the clip spec of an order without problems. *seed* counts where it names none."""
-    resolution = Resolution(order.resolution)
+    """Return the clip spec of an order without problems. *seed* counts where it names none.
+
+    *lora* is the one that the order names.
+    """
+    resolution, aspect = Resolution(order.resolution), Aspect(order.aspect_ratio)
     duration_s = round(order.duration_s, 1)
     return ClipSpec(
         prompt=shaped.prompt,
         negative_prompt=shaped.negative_prompt,
         profile=profile.name,
         resolution=resolution,
-        size=DELIVERED_SIZES[resolution],
-        native=profile.sizes[resolution],
+        size=DELIVERED_SIZES[resolution, aspect],
+        native=profile.native_size(resolution, aspect),
         duration_s=duration_s,
         fps=order.fps or limits.default_frame_rate,
         native_fps=profile.native_fps,
@@ -96,19 +120,22 @@ def to_spec(
         guidance_scale_2=profile.guidance_scale_2,
         flow_shift=profile.flow_shift,
         seed=seed if order.seed is None else order.seed,
+        lora=None if lora is None else lora.use(order.lora_strength),
     )
 
 
-def shape(order: Order, profile: ModelProfile) -> ShapedPrompt:
-    """Apply the prompt rules to an order without problems."""
+def shape(order: Order, profile: ModelProfile, lora: Lora | None = None) -> ShapedPrompt:
+    """Apply the prompt rules to an order without problems, which names *lora*."""
     default = profile.default_negative_prompt if order.use_default_negative_prompt else ""
     return shape_prompt(
-        order.prompt,
+        order.enhanced.text if order.enhanced else order.prompt,
         order.negative_prompt,
         default_negative_prompt=default,
         language=order.language,
         style=order.style,
+        camera=order.camera,
         enable_physics=order.enable_physics,
+        triggers={f"lora.{lora.name}": lora.trigger_words} if lora else {},
     )
 
 
@@ -124,7 +151,14 @@ def _prompt(order: Order, limits: Limits, _profile: ModelProfile) -> Iterator[Fi
     yield from _text_problems("prompt", order.prompt, limits.prompt_max_chars)
 
 
-def _negative(order: Order, limits: Limits, _profile: ModelProfile) -> Iterator[FieldProblem]:
+def _negative(order: Order, limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
+    if order.negative_prompt.strip() and profile.guidance_scale <= 1:
+        yield FieldProblem(
+            pointer="#/negative_prompt",
+            code="unsupported",
+            message=f"the model {profile.name} draws without guidance, which is what reads it;"
+            " leave it out",
+        )
     yield from _text_problems(
         "negative_prompt", order.negative_prompt, limits.negative_prompt_max_chars
     )
@@ -152,6 +186,11 @@ def _resolution(order: Order, limits: Limits, profile: ModelProfile) -> Iterator
         yield _not_offered("resolution", order.resolution, offered)
 
 
+def _aspect(order: Order, _limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
+    if order.aspect_ratio not in profile.aspects:
+        yield _not_offered("aspect_ratio", order.aspect_ratio, profile.aspects)
+
+
 def _duration(order: Order, limits: Limits, _profile: ModelProfile) -> Iterator[FieldProblem]:
     duration_s, least, most = order.duration_s, limits.duration_min_s, limits.duration_max_s
     if not duration_s >= least:
@@ -173,17 +212,39 @@ def _frame_rate(order: Order, limits: Limits, _profile: ModelProfile) -> Iterato
 
 
 def _style(order: Order, _limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
-    if order.style is None:
+    yield from _rule_problems("style", order.style, STYLES, profile)
+
+
+def _camera(order: Order, _limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
+    yield from _rule_problems("camera", order.camera, CAMERAS, profile)
+
+
+def _rule_problems(
+    name: str, asked: str | None, rules: Mapping[str, object], profile: ModelProfile
+) -> Iterator[FieldProblem]:
+    if asked is None:
         return
     if not profile.has_prompt_rules:
-        yield _no_rules("style", profile)
-    elif order.style not in STYLES:
-        yield _not_offered("style", order.style, tuple(STYLES))
+        yield _no_rules(name, profile)
+    elif asked not in rules:
+        yield _not_offered(name, asked, tuple(rules))
 
 
 def _physics(order: Order, _limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
     if order.enable_physics and not profile.has_prompt_rules:
         yield _no_rules("enable_physics", profile)
+
+
+def _lora(order: Order, _limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
+    """Whether there is one of that name, and for whom, `services.loras` says."""
+    if order.lora is not None and not profile.takes_loras:
+        yield FieldProblem(
+            pointer="#/lora",
+            code="unsupported",
+            message=f"the model {profile.name} takes no LoRAs; leave lora out",
+        )
+    elif order.lora_strength is not None:
+        yield from judge_strength(order.lora_strength, "lora/strength")
 
 
 def _language(order: Order, _limits: Limits, profile: ModelProfile) -> Iterator[FieldProblem]:
@@ -248,10 +309,13 @@ _CHECKS: tuple[Check, ...] = (
     _prompt,
     _negative,
     _resolution,
+    _aspect,
     _duration,
     _frame_rate,
     _style,
+    _camera,
     _physics,
+    _lora,
     _language,
     _seed,
     _priority,

@@ -14,8 +14,22 @@ from vidmill.domain.job import Phase
 Frames = NDArray[np.uint8]
 """A clip in memory: `uint8 (T, H, W, 3) RGB`."""
 
+Picture = NDArray[np.uint8]
+"""One frame: `uint8 (H, W, 3) RGB`."""
+
+Show = Callable[[int, Picture], None]
+"""Takes a picture of a clip that is being drawn, and after how many steps it was; quick."""
+
 Allocate = Callable[[tuple[int, int, int, int]], Frames]
 """Gives the engine memory for `(T, H, W, 3)`; in a worker it is shared memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraFiles:
+    """The two files of a LoRA on this machine, each known to be the one that was registered."""
+
+    high: Path
+    low: Path
 
 
 class Watch(Protocol):
@@ -49,15 +63,34 @@ class Engine(Protocol):
         """Return `name`, `revision` and `sha256` of the loaded model."""
         ...
 
-    def generate(self, spec: ClipSpec, *, allocate: Allocate, watch: Watch) -> Frames:
+    def generate(
+        self,
+        spec: ClipSpec,
+        *,
+        allocate: Allocate,
+        watch: Watch,
+        show: Show | None = None,
+        lora: LoraFiles | None = None,
+    ) -> Frames:
         """Return `spec.num_frames` frames at `spec.native`, in memory from *allocate*.
 
-        The same spec gives the same bytes on the same machine.
+        *lora* are the files of `spec.lora`; only an engine whose profile takes LoRAs gets any.
+
+        The same spec gives the same bytes on the same machine, shown or not: *show* gets what the
+        first frame promises to be, at `preview_steps`, as far as that costs next to nothing.
 
         Raises:
             JobCancelled: The watch said so.
             EngineFailed: The device failed; retryable.
             BadOutput: NaN or a wrong shape came out.
+            LoraInvalid: The files of the LoRA do not fit the model.
+        """
+        ...
+
+    def is_busy(self) -> bool:
+        """Whether the device still works on a clip that was given up; ask again in a second.
+
+        Asked between two calls of `generate`, and quick.
         """
         ...
 

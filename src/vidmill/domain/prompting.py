@@ -1,11 +1,27 @@
 """From the caller's words to the engine's: versioned rules, each visible on the task."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vidmill.domain.prompt_rules import JOINTS, PHYSICS, STYLES, VERSION
+from vidmill.domain.prompt_rules import (
+    CAMERAS,
+    JOINTS,
+    PHYSICS,
+    STYLE_CAMERAS,
+    STYLES,
+    VERSION,
+    Wording,
+)
 
 LANGUAGES = tuple(JOINTS)
+_NOTHING: Mapping[str, Sequence[str]] = {}
+
+_KANA = re.compile("[\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\uff66-\uff9f]")
+"""Without the middle dot, which Chinese texts have too."""
+
+_HAN = re.compile("[\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +45,14 @@ class ShapedPrompt:
 
 
 def detect_language(text: str) -> str:
-    """Return `ja` if *text* has kana, else `zh` if it has Han characters, else `en`."""
-    if any("\u3040" <= c <= "\u30ff" for c in text):
-        return "ja"
-    if any("\u3400" <= c <= "\u9fff" or "\U00020000" <= c <= "\U0003ffff" for c in text):
-        return "zh"
-    return "en"
+    """Return `ja` if *text* has kana, else `zh` if it has Han characters, else `en`.
+
+    It is `en` too where Latin words outnumber those characters: an English prompt may quote a sign.
+    """
+    kana, han = len(_KANA.findall(text)), len(_HAN.findall(text))
+    if not kana + han or kana + han < len(_LATIN_WORD.findall(text)):
+        return "en"
+    return "ja" if kana else "zh"
 
 
 def shape_prompt(
@@ -44,15 +62,26 @@ def shape_prompt(
     default_negative_prompt: str = "",
     language: str | None = None,
     style: str | None = None,
+    camera: str | None = None,
     enable_physics: bool = False,
+    triggers: Mapping[str, Sequence[str]] = _NOTHING,
 ) -> ShapedPrompt:
     """Apply the rules. With nothing asked for, both texts come back as they went in.
 
     *default_negative_prompt* is added to the caller's own, "" when the caller opted out;
-    *language* is that of the added words, None = the prompt's own.
+    *language* is that of the added words, None = the prompt's own. *triggers* are words by the rule
+    that adds those of them which the prompt does not have.
     """
     language = language or detect_language(prompt)
-    additions = _prompt_additions(language, style=style, enable_physics=enable_physics)
+    wanted = {
+        **_style_rules(style, camera),
+        **({f"camera.{camera}": CAMERAS[camera]} if camera else {}),
+        **({"physics": PHYSICS} if enable_physics else {}),
+    }
+    additions = tuple(
+        Addition(rule=rule, target="prompt", text=words[language]) for rule, words in wanted.items()
+    )
+    additions = (*_trigger_additions(prompt, triggers, JOINTS[language]), *additions)
     if default_negative_prompt:
         rule = Addition(
             rule="negative.default", target="negative_prompt", text=default_negative_prompt
@@ -66,15 +95,28 @@ def shape_prompt(
     )
 
 
-def _prompt_additions(
-    language: str, *, style: str | None, enable_physics: bool
+def _style_rules(style: str | None, camera: str | None) -> dict[str, Wording]:
+    """Return the rules of *style*; its own camera gives way to one that was asked for."""
+    if style is None:
+        return {}
+    rules = {f"style.{style}": STYLES[style]}
+    if style in STYLE_CAMERAS and camera is None:
+        rules[f"style.{style}.camera"] = STYLE_CAMERAS[style]
+    return rules
+
+
+def _trigger_additions(
+    prompt: str, triggers: Mapping[str, Sequence[str]], joint: str
 ) -> tuple[Addition, ...]:
-    wanted: Mapping[str, Mapping[str, str]] = {
-        **({f"style.{style}": STYLES[style]} if style else {}),
-        **({"physics": PHYSICS} if enable_physics else {}),
+    has = prompt.casefold()
+    missing = {
+        rule: [word for word in words if word.casefold() not in has]
+        for rule, words in triggers.items()
     }
     return tuple(
-        Addition(rule=rule, target="prompt", text=words[language]) for rule, words in wanted.items()
+        Addition(rule=rule, target="prompt", text=joint.join(words))
+        for rule, words in missing.items()
+        if words
     )
 
 

@@ -8,5 +8,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ENGINES: dict[str, str] = {
     "wan": "vidmill.engines.wan:WanEngine",
+    "openai_videos": "vidmill.engines.openai_videos:OpenAIVideosEngine",
+    "dashscope": "vidmill.engines.dashscope:DashScopeEngine",
 }
-"""Engine classes by name. Each is called with `(profile, source, *, device, threads)`."""
+"""Engine classes by name. Each is called with a profile, a source, and what `wiring` says it takes.
+
+A source is a folder or hub id of weights, or the address of the server that has them.
+"""
+
+RANKED_ENGINES: dict[str, str] = {
+    "wan": "vidmill.engines.ranks:RankedEngine",
+}
+"""Those for a worker with several devices; each is also given `mates`, the other processes."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from vidmill.domain.errors import ModelInvalid
 from vidmill.domain.profile import ModelProfile, Part
-from vidmill.engines.hub import local_folder
+from vidmill.engines.hub import DEFAULT_REVISION, local_folder
 from vidmill.engines.safetensors_header import Shape, read_shapes
 from vidmill.profiles import all_profiles, resolve_source
 
@@ -28,6 +28,8 @@ _CLASSES = {
     "vae": "AutoencoderKLWan",
     "text_encoder": "UMT5EncoderModel",
 }
+PARTS = tuple(_CLASSES)
+"""Folders of the parts that have weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,22 @@ def describe_models(profile_name: str = "", *, model_path: str = "") -> list[Mod
 
 
 def describe_model(profile: ModelProfile, model_path: str = "") -> ModelStatus:
-    """Return what is on this machine of *profile*, whose source *model_path* overrides."""
+    """Return what is on this machine of *profile*, whose source *model_path* overrides.
+
+    Of a profile whose model is on a server nothing is here, and nothing is looked for.
+    """
+    if profile.remote is not None:
+        return ModelStatus(
+            profile=profile,
+            source=profile.remote.url or "VIDMILL_REMOTE_URL",
+            path=None,
+            is_installed=False,
+            size_bytes=0,
+            findings=(),
+        )
     source = resolve_source(profile, model_path)
     path = local_folder(source, profile.revision)
-    findings = [] if path is None else check_folder(profile, path)
+    findings = [] if path is None else [*check_folder(profile, path), *_check_pair(profile)]
     return ModelStatus(
         profile=profile,
         source=source,
@@ -126,6 +140,50 @@ def check_folder(profile: ModelProfile, path: Path) -> list[Finding]:
     findings += _check_tokenizer(path)
     findings += _check_geometry(profile, configs)
     return findings
+
+
+def read_part(path: Path, folder: str) -> tuple[Mapping[str, Any], Mapping[str, Shape]]:
+    """Return the configuration and the tensors' shapes of one part of the diffusers folder *path*.
+
+    Raises:
+        ModelInvalid: They cannot be read; the message names the file.
+    """
+    config, problems = _read_json(path, f"{folder}/config.json")
+    shapes, more = _read_weights(path, folder)
+    if problems or more:
+        raise ModelInvalid(f"model folder {path}: {[*problems, *more][0]}")
+    return config or {}, shapes
+
+
+def _check_pair(profile: ModelProfile) -> Iterator[Finding]:
+    """Say what the distilled pair of *profile* lacks; a worker that loads it asks for itself."""
+    if (pair := profile.distilled) is None:
+        return
+    folder = local_folder(pair.source, DEFAULT_REVISION)
+    for name in (pair.high, pair.low):
+        file = f"{pair.source}/{name}"
+        if folder is None and not Path(pair.source).is_absolute():
+            problem, remedy = "is not on this machine", "the first start downloads it"
+            yield Finding(severity="warning", file=file, problem=problem, remedy=remedy)
+            continue
+        try:
+            read_shapes(Path(folder or pair.source) / name)
+        except FileNotFoundError:
+            yield Finding(severity="error", file=file, problem="is missing")
+        except (OSError, ValueError) as error:
+            yield Finding(severity="error", file=file, problem=str(error))
+
+
+def weight_files(path: Path, folder: str) -> list[Path]:
+    """Return the files of one part's weights: one, or the shards of its index."""
+    for name in _WEIGHT_NAMES:
+        if (path / folder / f"{name}.index.json").is_file():
+            index, _ = _read_json(path, f"{folder}/{name}.index.json")
+            shards = (index or {})["weight_map"].values()
+            return [path / folder / shard for shard in sorted(set(shards))]
+        if (path / folder / name).is_file():
+            return [path / folder / name]
+    return []
 
 
 def _parts(profile: ModelProfile) -> list[Part]:
@@ -302,7 +360,9 @@ def _check_geometry(
         return
     vae, patch = configs["vae"], configs["transformer"].get("patch_size", [1, 2, 2])
     unit = math.lcm(16, vae.get("scale_factor_spatial", 8) * patch[1])
-    wrong = [str(s) for s in profile.sizes.values() if s.width_px % unit or s.height_px % unit]
+    wrong = [
+        str(s) for s in sorted(profile.native_sizes) if s.width_px % unit or s.height_px % unit
+    ]
     stride = vae.get("scale_factor_temporal", 4)
     if profile.frame_stride % stride:
         wrong.append(f"{profile.frame_stride}k+1 frames")

@@ -1,9 +1,13 @@
 """Where the folder of a source lies: given, in the hub's cache, or downloaded. No torch."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidmill.domain.errors import ModelInvalid
+
+DEFAULT_REVISION = "main"
+"""Of a hub id that is given without one."""
 
 
 def local_folder(source: str, revision: str) -> Path | None:
@@ -22,8 +26,10 @@ def local_folder(source: str, revision: str) -> Path | None:
     return snapshot if snapshot.is_dir() else None
 
 
-def fetch_folder(source: str, revision: str) -> Path:
+def fetch_folder(source: str, revision: str, *, only: Sequence[str] = ()) -> Path:
     """Return the folder of *source*, downloading a hub id that is not complete in the cache.
+
+    Of a hub id only the files *only* are needed, or, if there are none, all of a model.
 
     Raises:
         ModelInvalid: There is no such folder, or the hub cannot be reached.
@@ -37,7 +43,12 @@ def fetch_folder(source: str, revision: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(source, revision=revision, ignore_patterns=["assets/*", "examples/*"])
+            snapshot_download(
+                source,
+                revision=revision,
+                allow_patterns=list(only) or None,
+                ignore_patterns=["assets/*", "examples/*"],
+            )
         )
     except (OSError, ValueError) as error:
         raise ModelInvalid(

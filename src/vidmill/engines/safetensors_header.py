@@ -22,8 +22,34 @@ _LENGTH_BYTES = 8
 Shape = tuple[int, ...]
 
 
+class Tensor(NamedTuple):
+    """Where a tensor lies: *start* and *end* count from the end of the header."""
+
+    dtype: str
+    shape: Shape
+    start: int
+    end: int
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+
+class Header(NamedTuple):
+    """What a file says it holds; its data begin at *data_start*."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
 def read_shapes(path: Path) -> dict[str, Shape]:
-    """Return the shape of every tensor in the file at *path*.
+    """Return the shape of every tensor in the file at *path*; raises as `read_header`."""
+    return {name: tensor.shape for name, tensor in read_header(path).tensors.items()}
+
+
+def read_header(path: Path, *, max_bytes: int = _HEADER_MAX_BYTES) -> Header:
+    """Return what the file at *path* says it holds; a header longer than *max_bytes* is refused.
 
     Raises:
         ValueError: The file is cut short, overlong or not safetensors; the message says which.
@@ -32,10 +58,10 @@ def read_shapes(path: Path) -> dict[str, Shape]:
     size_bytes = path.stat().st_size
     with path.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        if _LENGTH_BYTES + header_bytes > size_bytes or header_bytes > _HEADER_MAX_BYTES:
+        if _LENGTH_BYTES + header_bytes > size_bytes or header_bytes > max_bytes:
             raise ValueError(f"is cut short or not safetensors ({size_bytes} bytes)")
         header = stream.read(header_bytes)
-    tensors = _parse(header)
+    tensors, metadata = _parse(header)
     data_bytes = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].start):
         if tensor.size_bytes != tensor.end - tensor.start:
@@ -45,26 +71,26 @@ def read_shapes(path: Path) -> dict[str, Shape]:
         data_bytes = tensor.end
     if (promised := _LENGTH_BYTES + header_bytes + data_bytes) != size_bytes:
         raise ValueError(f"has {size_bytes} bytes where its header promises {promised}")
-    return {name: tensor.shape for name, tensor in tensors.items()}
+    return Header(tensors, metadata, _LENGTH_BYTES + header_bytes)
 
 
-class _Tensor(NamedTuple):
-    shape: Shape
-    size_bytes: int
-    start: int
-    end: int
-
-
-def _parse(header: bytes) -> dict[str, _Tensor]:
+def _parse(header: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        return {name: _tensor(entry) for name, entry in entries.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        metadata = {str(k): str(v) for k, v in (entries.pop("__metadata__", None) or {}).items()}
+        return {name: _tensor(entry) for name, entry in entries.items()}, metadata
+    except (
+        *(AttributeError, KeyError, TypeError, ValueError),
+        *(OverflowError, RecursionError),  # a side of Infinity; brackets in brackets
+    ) as error:
         raise ValueError(f"has a malformed header ({error!r})") from error
 
 
-def _tensor(entry: Mapping[str, Any]) -> _Tensor:
+def _tensor(entry: Mapping[str, Any]) -> Tensor:
     shape = tuple(int(side) for side in entry["shape"])
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a side of {min(shape)}")
     start, end = entry["data_offsets"]
-    return _Tensor(shape, math.prod(shape) * _ITEM_BYTES[entry["dtype"]], int(start), int(end))
+    tensor = Tensor(entry["dtype"], shape, int(start), int(end))
+    tensor.size_bytes  # noqa: B018  a dtype that nobody knows is found here
+    return tensor

@@ -6,7 +6,7 @@ what x264 buffers.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from vidmill.domain.ports import Frames, Watch
 from vidmill.finishing.checksums import checksums
 from vidmill.media import i420
 from vidmill.media.encode import h264_file
+from vidmill.media.i420 import Pixels
 from vidmill.media.probe import BT709_LIMITED, VideoFacts, probe
 from vidmill.media.retime import ahead, poster_index, retimed, schedule
 from vidmill.media.stills import preview_size, write_poster, write_preview
@@ -82,38 +83,79 @@ def finish_clip(
         InternalError: The encoder failed.
     """
     _check_frames(frames, spec)
-    with _all_or_none(out_dir):
+    with all_or_none(out_dir):
         return _finish(frames, spec, out_dir, encoding=encoding, watch=watch)
 
 
 def _finish(
     frames: Frames, spec: ClipSpec, out_dir: Path, *, encoding: Encoding, watch: Watch
 ) -> FinishedClip:
-    began = time.perf_counter()
-    video, poster, preview = (out_dir / name for name in NAMES.values())
-    small = preview_size(spec.size, width_px=PREVIEW_WIDTH_PX)
-    stride = -(-spec.fps // PREVIEW_MAX_FPS)
     moments = schedule(len(frames), spec.native_fps, delivered=spec.delivered_frames, fps=spec.fps)
-    poster_at, pictures = poster_index(moments), []
     native = (i420.from_rgb(frame, spec.size) for frame in frames)
     made = ahead(retimed(native, moments, interpolation=encoding.interpolation), LOOKAHEAD)
-    with h264_file(
-        video, spec.size, fps=spec.fps, preset=encoding.preset, crf=encoding.crf
-    ) as write:
-        for i, frame in enumerate(made):
+
+    def watched() -> Iterator[Pixels]:
+        for done, frame in enumerate(made, 1):
             watch.check()
+            yield frame
+            watch.report(Phase.FINISHING, done, len(moments))
+
+    look = Look(
+        size=spec.size,
+        fps=spec.fps,
+        num_frames=spec.delivered_frames,
+        poster_at=poster_index(moments),
+        preview_stride=-(-spec.fps // PREVIEW_MAX_FPS),
+        preview_fps=spec.fps / -(-spec.fps // PREVIEW_MAX_FPS),
+    )
+    return write_files(watched(), look, out_dir, encoding=encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the files of a clip are to be.
+
+    Attributes:
+        poster_at: Which frame the poster shows.
+        preview_stride: The preview shows one frame of so many.
+        preview_fps: Its pictures a second.
+    """
+
+    size: Size
+    fps: int
+    num_frames: int
+    poster_at: int
+    preview_stride: int
+    preview_fps: float
+
+
+def write_files(
+    frames: Iterable[Pixels], look: Look, out_dir: Path, *, encoding: Encoding
+) -> FinishedClip:
+    """Encode *frames* (I420, of the size to deliver) as they come, and write poster and preview.
+
+    Raises:
+        BadOutput: The file is not what *look* says.
+        OSError, InternalError: As `h264_file`. Call it inside `all_or_none`.
+    """
+    began = time.perf_counter()
+    video, poster, preview = (out_dir / name for name in NAMES.values())
+    small, pictures = preview_size(look.size, width_px=PREVIEW_WIDTH_PX), []
+    with h264_file(
+        video, look.size, fps=look.fps, preset=encoding.preset, crf=encoding.crf
+    ) as write:
+        for i, frame in enumerate(frames):
             write(frame)
-            if i == poster_at:
-                write_poster(poster, i420.to_rgb(frame, spec.size))
-            if i % stride == 0:
+            if i == look.poster_at:
+                write_poster(poster, i420.to_rgb(frame, look.size))
+            if i % look.preview_stride == 0:
                 pictures.append(i420.to_rgb(frame, small))
-            watch.report(Phase.FINISHING, i + 1, len(moments))
     encoded = time.perf_counter()
-    write_preview(preview, pictures, fps=spec.fps / stride)
-    _check_video(probe(video), spec)
+    write_preview(preview, pictures, fps=look.preview_fps)
+    _check_video(probe(video), look)
     files = {
-        "video": _finished(video, "video/mp4", spec.size),
-        "poster": _finished(poster, "image/jpeg", spec.size),
+        "video": _finished(video, "video/mp4", look.size),
+        "poster": _finished(poster, "image/jpeg", look.size),
         "preview": _finished(preview, "image/webp", small),
     }
     done = time.perf_counter()
@@ -135,7 +177,7 @@ def _finished(path: Path, content_type: str, size: Size) -> FinishedFile:
 
 
 @contextmanager
-def _all_or_none(out_dir: Path) -> Iterator[None]:
+def all_or_none(out_dir: Path) -> Iterator[None]:
     """Make *out_dir*; when the block raises, remove our files from it."""
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -157,17 +199,17 @@ def _check_frames(frames: Frames, spec: ClipSpec) -> None:
         )
 
 
-def _check_video(facts: VideoFacts, spec: ClipSpec) -> None:
-    """Compare what the file is with what the spec says it is."""
+def _check_video(facts: VideoFacts, look: Look) -> None:
+    """Compare what the file is with what it was to be."""
     wanted = VideoFacts(
         codec="h264",
-        size=spec.size,
+        size=look.size,
         pix_fmt="yuv420p",
-        fps=spec.fps,
-        num_frames=spec.delivered_frames,
-        duration_s=spec.delivered_frames / spec.fps,
+        fps=look.fps,
+        num_frames=look.num_frames,
+        duration_s=look.num_frames / look.fps,
         colour=BT709_LIMITED,
         is_fast_start=True,
     )
     if facts != wanted:
-        raise BadOutput(f"the file is {facts}, the spec asks {wanted}")
+        raise BadOutput(f"the file is {facts}, and was to be {wanted}")

@@ -3,23 +3,30 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vidmill.domain.clip import Size
-from vidmill.media.i420 import Pixels
+from vidmill.domain.ports import Picture
 
 POSTER_QUALITY = 90
+FRAME_QUALITY = 80
 PREVIEW_QUALITY = 60
 PREVIEW_METHOD = 1
 """libwebp's effort 0..6. Method 4 takes twice the time to save a tenth of the bytes."""
 
 
-def write_poster(path: Path, rgb: Pixels) -> None:
+def write_poster(path: Path, rgb: Picture) -> None:
     """Write *rgb* (`(H, W, 3)`) as JPEG."""
     Image.fromarray(rgb).save(path, "JPEG", quality=POSTER_QUALITY)
 
 
-def write_preview(path: Path, pictures: Sequence[Pixels], *, fps: float) -> None:
+def write_preview_frame(path: Path, rgb: Picture, size: Size) -> None:
+    """Write *rgb* as JPEG: scaled to cover *size*, the centre cut out, as clips are."""
+    picture = ImageOps.fit(Image.fromarray(rgb), (size.width_px, size.height_px))
+    picture.save(path, "JPEG", quality=FRAME_QUALITY)
+
+
+def write_preview(path: Path, pictures: Sequence[Picture], *, fps: float) -> None:
     """Write *pictures* (RGB, of one size) as a WebP that repeats for ever."""
     first, *rest = [Image.fromarray(picture) for picture in pictures]
     first.save(

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 
@@ -47,6 +47,7 @@ class ControllerTimes:
     reconcile_s: float = 10.0
     audit_s: float = 300.0
     calibrate_s: float = 10.0
+    chores_s: float = 1.0
     leader_lease_s: float = 9.0
     time_limit_s: float = 1800.0
 
@@ -65,6 +66,7 @@ class Controller:
         rng: random.Random,
         name: str,
         calibrate: Callable[[Iterable[str]], object] | None = None,
+        chores: Sequence[Callable[[], object]] = (),
     ) -> None:
         """Nothing is started yet.
 
@@ -77,6 +79,7 @@ class Controller:
             rng: Jitter of retries.
             name: Of this process, random and new at each start; holds the leader's lease.
             calibrate: Keeps the forecasts of these pools honest, every few seconds.
+            chores: What other services want done each second by the leader; each idempotent.
         """
         self._db = db
         self._tickets = tickets
@@ -94,6 +97,7 @@ class Controller:
             self._while_leading(self.reconcile): times.reconcile_s,
             self._while_leading(self.audit): times.audit_s,
             self._while_leading(self.calibrate): times.calibrate_s,
+            **{self._while_leading(chore): times.chores_s for chore in chores},
         }
 
     def start(self, *, live: Collection[str]) -> list[jobs.Settled]:

@@ -165,13 +165,18 @@ class Forecast:
             return None
         with self._lock:
             place = facts.place(job)
-        force = facts.workforce(job)
-        wait = wait_s(force, ahead=place.ahead, ahead_cost_s=place.ahead_cost_s)
-        wait = max(wait, (job.not_before or now) - now)
-        return Guesses(
-            start=guess_start(job.lane, wait, force),
-            finish=guess_finish(job.lane, wait, median(known.totals_s), force),
-        )
+        return _guess_wait(job, place, facts, known, delay_s=(job.not_before or now) - now)
+
+    def foresee_last(self, job: Job, count: int) -> Interval | None:
+        """Return when the last of *count* jobs like *job* would be done, were they queued now."""
+        known = self._durations(job.spec, job.pool)
+        facts = self.facts(job.pool)
+        if known is None or facts.is_resting:
+            return None
+        with self._lock:
+            place = facts.queue.place(job, newer=count - 1)
+        guesses = _guess_wait(job, place, facts, known)
+        return _rounded(self.calibration(job.pool).interval(guesses.finish))
 
     def facts(self, pool: str) -> Facts:
         with self._lock:
@@ -211,6 +216,18 @@ class Forecast:
             hands=workforce.of_pool(conn, pool, now=self._db.now()),
             is_resting=workforce.is_resting(conn, pool, self._profile.name),
         )
+
+
+def _guess_wait(
+    job: Job, place: Place, facts: Facts, known: Durations, *, delay_s: float = 0.0
+) -> Guesses:
+    force = facts.workforce(job)
+    wait = wait_s(force, ahead=place.ahead, ahead_cost_s=place.ahead_cost_s)
+    wait = max(wait, delay_s)
+    return Guesses(
+        start=guess_start(job.lane, wait, force),
+        finish=guess_finish(job.lane, wait, median(known.totals_s), force),
+    )
 
 
 def _rounded(interval: Interval) -> Interval:

@@ -124,6 +124,20 @@ def announce(
             uow.after_commit(partial(tickets.publish, job.pool))
 
 
+def stop(db: Database, job: Job, *, bus: EventBus, tickets: TicketSource) -> None:
+    """Cancel a job that waits at once, with whatever follows it; ask one that runs to stop."""
+
+    def write(uow: UnitOfWork) -> None:
+        settled = jobs.request_cancel(uow, job.public_id, job.tenant_id)
+        if settled is None:  # its owner is erasing it, which stops it too
+            return
+        announce(uow, settled, bus=bus, tickets=tickets)
+        if settled.state is JobState.RUNNING:
+            uow.after_commit(partial(bus.cancel, settled.job.public_id, settled.job.attempt))
+
+    db.write(write)
+
+
 def event_of(job: Job) -> Mapping[str, Any]:
     """Return what the bus carries about *job*."""
     return {

@@ -4,23 +4,21 @@ The row is the truth. An event of the bus may only say that the *same* run has c
 progress never falls and a zombie's news is not shown.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from vidmill.domain.errors import (
-    ServiceUnavailable,
-    StorageFailed,
     TaskNotCancellable,
     TaskNotFound,
     TaskNotQueued,
-    TaskStillLive,
     VidmillError,
 )
+from vidmill.domain.ids import canonical_task_id
 from vidmill.domain.job import Job, JobState, Phase, WireStatus
-from vidmill.domain.ports import BlobStore, EventBus, TicketSource
+from vidmill.domain.ports import EventBus, TicketSource
 from vidmill.services.access import Caller
+from vidmill.services.erasure import Erasure
 from vidmill.services.forecast import Forecast, Outlook
 from vidmill.services.lifecycle import announce
 from vidmill.store import attempts, glance, jobs
@@ -29,9 +27,6 @@ from vidmill.store.jobs import JobFilter
 from vidmill.store.session import Connection, Database, UnitOfWork
 
 PHASES = tuple(Phase)
-TASK_ID = re.compile("t2v_[0-9a-f]{32}")
-"""All that the database is asked about; see `domain.ids`."""
-
 SEQ_FINAL = 999_999
 """The `seq` of a task's last event."""
 
@@ -125,17 +120,16 @@ class Tasks:
     db: Database
     bus: EventBus
     tickets: TicketSource
-    blobs: BlobStore
+    erasure: Erasure
     forecast: Forecast
 
     def get(self, task_id: str, caller: Caller) -> TaskView:
-        """Return the caller's task.
+        """Return the caller's task. Here and below, a dialect's form of its id will do.
 
         Raises:
             TaskNotFound: There is none, or it is somebody else's.
         """
-        if not TASK_ID.fullmatch(task_id):
-            raise _not_found(task_id)
+        task_id = _known_form(task_id)
         job = self.db.look(lambda conn: glance.get(conn, task_id, caller.tenant_id))
         if job is None:
             raise _not_found(task_id)
@@ -143,11 +137,12 @@ class Tasks:
 
     def get_many(self, asked: Sequence[tuple[str, Caller]]) -> list[TaskView | Exception]:
         """Return what `get` returns, or raises, for each of *asked*, by one statement."""
-        known = [task_id for task_id, _ in asked if TASK_ID.fullmatch(task_id)]
+        named = {name: task_id for name, _ in asked if (task_id := canonical_task_id(name))}
+        known = list(named.values())
         found = self.db.look(lambda conn: glance.get_many(conn, known)) if known else {}
 
         def one(task_id: str, caller: Caller) -> TaskView | Exception:
-            job = found.get(task_id)
+            job = found.get(named.get(task_id, ""))
             if job is None or job.tenant_id != caller.tenant_id:
                 return _not_found(task_id)
             try:
@@ -220,8 +215,7 @@ class Tasks:
             TaskNotFound: There is none, or it is somebody else's.
             TaskNotCancellable: It completed or failed first.
         """
-        if not TASK_ID.fullmatch(task_id):
-            raise _not_found(task_id)
+        task_id = _known_form(task_id)
         job = self.db.write(lambda uow: self._cancel(uow, task_id, caller))
         if job is None:
             raise _not_found(task_id)
@@ -240,8 +234,7 @@ class Tasks:
             TaskNotFound: There is none, or it is somebody else's.
             TaskNotQueued: It does not wait for a worker.
         """
-        if not TASK_ID.fullmatch(task_id):
-            raise _not_found(task_id)
+        task_id = _known_form(task_id)
         moved = self.db.write(
             lambda uow: jobs.run_next(uow, task_id, caller.tenant_id, caller.user_id)
         )
@@ -250,29 +243,28 @@ class Tasks:
             raise TaskNotQueued(_why_not_next(view, caller))
         return self.view(moved)
 
-    def erase(self, task_id: str, caller: Caller) -> None:
-        """Delete a task and its files for good; one that waits is cancelled first.
+    def erase(self, task_id: str, caller: Caller) -> bool:
+        """Delete a task for good, whatever it is doing; from now on nobody finds it.
 
-        Files that another task shows stay until that one goes too. Files go first: after a failure
-        half-way the task is still there to be erased again.
+        Returns:
+            Whether row and files are gone; otherwise they go as soon as its run has stopped.
 
         Raises:
             TaskNotFound: There is none, or it is somebody else's.
-            TaskStillLive: It is running.
-            ServiceUnavailable: The files could not be deleted now.
         """
-        job = self.get(task_id, caller).job
-        if not job.is_terminal and job.state is not JobState.RUNNING:
-            job = self.cancel(task_id, caller).job
-        if not job.is_terminal:
-            raise TaskStillLive(f"task {task_id} is running; cancel it first, then delete it")
-        prefixes = self.db.write(lambda uow: jobs.withdraw(uow, job.id))
-        try:
-            for prefix in prefixes:
-                self.blobs.delete_prefix(prefix)
-        except StorageFailed as error:
-            raise ServiceUnavailable(f"the files of {task_id} stay for now: {error}") from error
-        self.db.write(lambda uow: jobs.erase(uow, job.id))
+        task_id = _known_form(task_id)
+        job = self.db.write(lambda uow: self._hide(uow, task_id, caller))
+        if job is None:
+            raise _not_found(task_id)
+        if job.state is JobState.RUNNING:
+            self.bus.cancel(job.public_id, job.attempt)
+        return job.is_terminal and self.erasure.erase(job.id)
+
+    def _hide(self, uow: UnitOfWork, task_id: str, caller: Caller) -> Job | None:
+        job = self._cancel(uow, task_id, caller)
+        if job is not None:
+            jobs.hide(uow, job.id)
+        return job
 
     def _cancel(self, uow: UnitOfWork, task_id: str, caller: Caller) -> Job | None:
         settled = jobs.request_cancel(uow, task_id, caller.tenant_id)
@@ -316,6 +308,18 @@ def _why_not_next(view: TaskView, caller: Caller) -> str:
     if view.leader is not None:
         return f"task {task_id} shares the run of an identical one; there is nothing to move"
     return f"task {task_id} is {view.status} and waits for no worker; there is nothing to move"
+
+
+def _known_form(task_id: str) -> str:
+    """Return the id in the form the database knows.
+
+    Raises:
+        TaskNotFound: Nothing is ever called so.
+    """
+    known = canonical_task_id(task_id)
+    if known is None:
+        raise _not_found(task_id)
+    return known
 
 
 def _not_found(task_id: str) -> TaskNotFound:

@@ -1,19 +1,33 @@
-"""The threads of a process that serves: the API, and the controller if it has one."""
+"""The threads of a process that serves: API, deliverer, joiner, and the controller if any."""
 
 import os
 import random
 import secrets
 import socket
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import uvicorn
 
+from vidmill.api.callbacks import Callbacks
+from vidmill.api.desk import Desk
+from vidmill.api.dialects.native_batch_views import batch_doc
+from vidmill.api.dialects.native_storyboard_views import storyboard_doc
+from vidmill.api.dialects.native_views import status_doc
 from vidmill.api.serving import BACKLOG, make_server, share_interpreter
+from vidmill.domain.clip import Asset
 from vidmill.domain.job import RetryPolicy
+from vidmill.services.batch_keeping import BatchKeeper
 from vidmill.services.calibration import Calibrator
 from vidmill.services.controller import Controller, ControllerTimes
+from vidmill.services.delivering import Deliverer
+from vidmill.services.erasure import Erasure
 from vidmill.services.forecast import Forecast
+from vidmill.services.storyboard_keeping import StoryboardKeeper
 from vidmill.settings import Settings
+from vidmill.stack.joining import new_joiner
 from vidmill.wiring import App, CannotStart
 
 
@@ -25,6 +39,8 @@ class Front:
         self._controller = controller
         self._stop = threading.Event()
         self._server: uvicorn.Server = make_server(app)
+        self._deliverer = new_deliverer(app, url_of(listener))
+        self._joiner = new_joiner(app)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -32,7 +48,9 @@ class Front:
         self._threads = [
             threading.Thread(
                 target=self._server.run, kwargs={"sockets": [self._listener]}, name="api"
-            )
+            ),
+            threading.Thread(target=self._deliverer.run, args=(self._stop,), name="deliverer"),
+            threading.Thread(target=self._joiner.run, args=(self._stop,), name="joiner"),
         ]
         if self._controller:
             self._threads.append(
@@ -73,7 +91,39 @@ def new_controller(app: App) -> Controller:
         rng=random.Random(),
         name=f"c_{secrets.token_hex(8)}",
         calibrate=calibrator.step,
+        chores=[
+            Erasure(db=app.db, blobs=app.blobs).erase_hidden,
+            BatchKeeper(db=app.db, bus=app.bus, tickets=app.tickets).tend,
+            StoryboardKeeper(db=app.db, bus=app.bus, tickets=app.tickets).tend,
+        ],
     )
+
+
+def new_deliverer(app: App, base_url: str) -> Deliverer:
+    """Return who delivers webhooks; their links lead to *base_url* where no public URL is set."""
+    desk = Desk.of(app)
+
+    def find_batch(public_id: str, tenant_id: int) -> dict[str, Any] | None:
+        view = desk.batches.find(public_id, tenant_id)
+        return None if view is None else batch_doc(view)
+
+    def find_storyboard(
+        public_id: str, tenant_id: int, url_of: Callable[[Asset], str]
+    ) -> dict[str, Any] | None:
+        view = desk.storyboards.find(public_id, tenant_id)
+        expires_at = desk.links.expires_at()
+        return None if view is None else storyboard_doc(view, url_of, expires_at=expires_at)
+
+    callbacks = Callbacks(
+        db=app.db,
+        tasks=desk.tasks,
+        links=desk.links,
+        base_url=app.settings.public_url or base_url,
+        task_doc=status_doc,
+        batch_doc=find_batch,
+        storyboard_doc=find_storyboard,
+    )
+    return Deliverer(replace(desk.webhooks.courier, render=callbacks.render))
 
 
 def listen(settings: Settings) -> socket.socket:

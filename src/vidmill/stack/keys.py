@@ -1,12 +1,13 @@
-"""API keys: how they are made, and the one that `vidmill up` keeps for this machine's user."""
+"""The API key that `vidmill up` keeps for this machine's user."""
 
 import json
 import os
-import secrets
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vidmill.domain.api_key import hint_of, new_key
+from vidmill.domain.permission import ALL_SCOPES
 from vidmill.services.access import hash_key
 from vidmill.stack.front import url_of
 from vidmill.store import accounts
@@ -22,11 +23,6 @@ class Connection:
 
     url: str
     api_key: str
-
-
-def new_key() -> str:
-    """Return a key that nobody can guess; only its hash is ever stored."""
-    return f"vm_{secrets.token_urlsafe(32)}"
 
 
 def connect(app: App, listener: socket.socket) -> Connection:
@@ -51,7 +47,9 @@ def _working_key(app: App, path: Path) -> str | None:
         key = str(json.loads(path.read_text())["api_key"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return key if app.db.read(lambda conn: accounts.find_key(conn, hash_key(key))) else None
+    found = app.db.read(lambda conn: accounts.find_key(conn, hash_key(key)))
+    may_all = found and found.grant.scopes == ALL_SCOPES and found.grant.expires_at is None
+    return key if may_all else None
 
 
 def _stored_key(app: App) -> str:
@@ -59,7 +57,8 @@ def _stored_key(app: App) -> str:
 
     def write(uow: UnitOfWork) -> None:
         tenant = accounts.ensure_tenant(uow, TENANT)
-        accounts.create_key(uow, tenant.id, "made by vidmill up", hash_key(key))
+        grant = accounts.Grant(hint=hint_of(key))
+        accounts.create_key(uow, tenant.id, "made by vidmill up", hash_key(key), grant=grant)
 
     app.db.write(write)
     return key

@@ -36,13 +36,20 @@ class Leader:
     id: int
     lane: int
     state: JobState
+    is_paused: bool
 
     def is_slower_than(self, lane: int) -> bool:
-        """Whether it still waits, and behind what a job of *lane* would wait behind."""
-        return self.lane > lane and self.state in {JobState.QUEUED, JobState.DELAYED}
+        """Whether it is paused, or still waits behind what a job of *lane* would wait behind."""
+        waits = self.state in {JobState.QUEUED, JobState.DELAYED}
+        return self.is_paused or (self.lane > lane and waits)
 
 
-_LEADER_COLUMNS = (jobs.c.id, jobs.c.lane, jobs.c.state)
+def _leader_in(row: Any) -> Leader:
+    job_id, lane, state, phase = row
+    return Leader(id=job_id, lane=lane, state=JobState(state), is_paused=phase == Phase.PAUSED)
+
+
+_LEADER_COLUMNS = (jobs.c.id, jobs.c.lane, jobs.c.state, jobs.c.phase)
 _LEADER = Direct(
     select(*_LEADER_COLUMNS)
     .where(jobs.c.tenant_id == bindparam("tenant"), jobs.c.cache_key == bindparam("key"), LIVE)
@@ -78,7 +85,7 @@ def since(uow: UnitOfWork, ttl_s: float) -> dict[str, Any]:
 def leader(uow: UnitOfWork, tenant_id: int, key: str) -> Leader | None:
     """Return the job under way that makes this clip, held until the transaction ends."""
     row = _LEADER.first(uow.conn, {"tenant": tenant_id, "key": key})
-    return None if row is None else Leader(id=row[0], lane=row[1], state=JobState(row[2]))
+    return None if row is None else _leader_in(row)
 
 
 def original(uow: UnitOfWork, tenant_id: int, key: str, *, ttl_s: float) -> Job | None:
@@ -94,12 +101,12 @@ def leaders(uow: UnitOfWork, tenant_id: int, keys: Sequence[str]) -> dict[str, L
     """Return the leaders of many *keys*, as `leader` does."""
     found: dict[str, Leader] = {}
     for part in _parts(keys):
-        query = select(jobs.c.cache_key, *_LEADER_COLUMNS).where(
+        query = select(*_LEADER_COLUMNS, jobs.c.cache_key).where(
             jobs.c.tenant_id == tenant_id, jobs.c.cache_key.in_(part), LIVE
         )
         held = query.order_by(jobs.c.id).with_for_update(read=True, key_share=True)
         for row in uow.conn.execute(held):
-            found[row.cache_key] = Leader(id=row.id, lane=row.lane, state=JobState(row.state))
+            found[row.cache_key] = _leader_in(row[:-1])
     return found
 
 

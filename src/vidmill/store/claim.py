@@ -1,10 +1,11 @@
 """Taking work and keeping hold of it: the claim and the heartbeat.
 
 A claim is one short transaction: the lane by weighted clocks, in it the tenant by start-time fair
-queuing, of it the user by the same, of him the job he wants first. It reads a handful of index
-entries however long the queue is. Claims of a pool are serial: SQLite's writers are, and on
-PostgreSQL an advisory lock makes them so. Rows are locked in the order of
-`store.locks`.
+queuing, of it the user by the same, of him the job he wants first. Of jobs that he wants alike, the
+worker may prefer one of the next few that is drawn with a LoRA it holds, a few times in a row. The
+claim reads a handful of index entries however long the queue is. Claims of a pool are serial:
+SQLite's writers are, and on PostgreSQL an advisory lock makes them so. Rows are locked in the order
+of `store.locks`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ _OPEN_CLOCK = text(
 )
 _PICK = text("""
     SELECT f.tenant_id, f.vtime, f.user_v, f.weight, u.user_id, u.vtime AS user_vtime,
-           coalesce(w.weight, 1.0) AS user_weight
+           coalesce(w.weight, 1.0) AS user_weight, coalesce(u.passed, 0) AS passed
       FROM (SELECT f.tenant_id, f.vtime, f.user_v, t.weight
               FROM flows f JOIN tenants t ON t.id = f.tenant_id
              WHERE f.pool = :pool AND f.lane = :lane AND f.queued > 0
@@ -74,13 +75,32 @@ _HEADS: Mapping[str, TextClause] = {
     "sqlite": text(_HEAD),
     "postgresql": text(_HEAD + " FOR UPDATE"),
 }
+# The first job is passed over only if it needs a LoRA that the worker lacks (one without any needs
+# nothing), and only for one of its rank: "run next" stays next.
+_NEAR = """
+      WITH near AS (SELECT id, rank, lora FROM jobs
+                     WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant_id
+                       AND user_id = :user_id AND state = 'queued'
+                     ORDER BY rank, id LIMIT :near),
+           head AS (SELECT id, rank, lora FROM near ORDER BY rank, id LIMIT 1)
+    SELECT id, (SELECT id FROM head) AS head_id FROM jobs
+     WHERE state = 'queued'
+       AND id = (SELECT n.id FROM near n
+                  ORDER BY CASE WHEN (SELECT lora FROM head) IS NOT NULL
+                                 AND n.rank = (SELECT rank FROM head)
+                                 AND n.lora IN (:lora0, :lora1, :lora2, :lora3)
+                                THEN 0 ELSE 1 END, n.rank, n.id LIMIT 1)"""
+_NEARS: Mapping[str, TextClause] = {
+    "sqlite": text(_NEAR),
+    "postgresql": text(_NEAR + " FOR UPDATE OF jobs"),
+}
 # Claims of other pools may have used the tenant's last place, and runs that end correct the clocks:
 # what is charged is read again, held. Rows are locked in the order of the names.
 _HOLD: Mapping[str, TextClause | None] = {
     "sqlite": None,
     "postgresql": text("""
     SELECT f.tenant_id, f.vtime, f.user_v, t.weight, u.user_id, u.vtime AS user_vtime,
-           CAST(:user_weight AS double precision) AS user_weight
+           CAST(:user_weight AS double precision) AS user_weight, u.passed
       FROM flows f
       JOIN user_flows u ON u.pool = f.pool AND u.lane = f.lane AND u.tenant_id = f.tenant_id
       JOIN tenants t ON t.id = f.tenant_id
@@ -107,7 +127,7 @@ _CHARGE = text("""
     UPDATE flows SET vtime = :vtime, user_v = :user_v
      WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant""")
 _CHARGE_USER = text("""
-    UPDATE user_flows SET vtime = :vtime
+    UPDATE user_flows SET vtime = :vtime, passed = :passed
      WHERE pool = :pool AND lane = :lane AND tenant_id = :tenant AND user_id = :user""")
 _MOVE_CLOCKS = text("""
     UPDATE vclock SET
@@ -124,6 +144,16 @@ _RENEW = text("""
            progress = CASE WHEN progress > :progress THEN progress ELSE :progress END
      WHERE id = :job AND attempt = :attempt AND worker = :worker AND state = 'running'
  RETURNING is_cancel_requested""")
+
+NEAR = 8
+"""How many of a user's next jobs are looked at for one that needs no other LoRA."""
+
+PASSED_MAX = 4
+"""How often in a row a user's first job is passed over for such a one. So whatever comes, the job
+with n of the user's own before it is begun within (n + 1) * 5 of the user's turns."""
+
+LORAS_HELD = 4
+"""How many LoRAs a claim may name."""
 
 LOOKS_MAX = 4
 """Looks for a lane's head: one may find that a cancel was quicker, one that a counter drifted."""
@@ -165,6 +195,7 @@ class _Asked:
     profile: str
     lease_s: float
     is_probe: bool
+    loras: tuple[str, ...]
 
 
 def claim(
@@ -175,10 +206,12 @@ def claim(
     profile: str,
     lease_s: float,
     rules: ClaimRules = _RULES,
+    loras: Sequence[str] = (),
 ) -> Job | None:
     """Give *worker* the job of *pool* whose turn it is, with a lease; None when nothing may run.
 
-    *profile* is the model the worker has loaded; its circuit breaker may let the pool rest.
+    *profile* is the model the worker has loaded; its circuit breaker may let the pool rest. *loras*
+    are the keys of LoRAs that it holds, those it used last in front.
     """
     serial = _SERIAL[uow.conn.dialect.name]
     if serial is not None:
@@ -190,7 +223,14 @@ def claim(
     if not may_claim(state, **probing, now=uow.now):
         return None
     is_probe = state is not BreakerState.CLOSED
-    asked = _Asked(pool=pool, worker=worker, profile=profile, lease_s=lease_s, is_probe=is_probe)
+    asked = _Asked(
+        pool=pool,
+        worker=worker,
+        profile=profile,
+        lease_s=lease_s,
+        is_probe=is_probe,
+        loras=tuple(loras[:LORAS_HELD]),
+    )
     clock = {lane: row.lane_v for lane, row in lanes.items()}
     oldest_at = {lane: r.oldest_at for lane, r in lanes.items() if r.oldest_at is not None}
     order = turns(clock, oldest_at=oldest_at, now=uow.now, batch_age_s=rules.batch_age_s)
@@ -230,40 +270,51 @@ def _take_turn(uow: UnitOfWork, asked: _Asked, turn: Turn, lanes: Mapping[Lane, 
     picked = _pick(uow, asked, turn.served)
     if picked is None:
         return None
-    job_id, flow = picked
+    job_id, flow, has_passed = picked
     taken = {"job": job_id, "by": asked.worker, "until": uow.now + asked.lease_s, "now": uow.now}
     job = to_job(uow.conn.execute(_TAKE, taken).one())
     begun = {"job": job.id, "attempt": job.attempt, "worker": asked.worker, "now": uow.now}
     uow.conn.execute(_BEGIN_ATTEMPT, begun)
-    start = _charge(uow, job, flow=flow, v=lanes[turn.served].v)
+    passed = flow.passed + 1 if has_passed else 0
+    start = _charge(uow, job, flow=flow, v=lanes[turn.served].v, passed=passed)
     moved = {"lane": turn.served, "start": start, "turn": turn.of}
     moved |= {"turn_start": lanes[turn.of].lane_v, "share": 1.0 / LANE_WEIGHT[turn.of]}
     uow.conn.execute(_MOVE_CLOCKS, {"pool": asked.pool, **moved})
     return job
 
 
-def _pick(uow: UnitOfWork, asked: _Asked, lane: Lane) -> tuple[int, Any] | None:
-    """Return the id of the lane's next job and the row it is charged to, ours until the end."""
+def _pick(uow: UnitOfWork, asked: _Asked, lane: Lane) -> tuple[int, Any, bool] | None:
+    """Return the id of the lane's next job, and the row it is charged to, ours until the end.
+
+    The third tells whether its user's first job was passed over for it.
+    """
     of_lane: dict[str, object] = {"pool": asked.pool, "lane": lane}
     for look in range(LOOKS_MAX):
         flow = uow.conn.execute(_PICK, of_lane).first()
         if flow is None:
             return None
-        job_id = _head(uow, of_lane, flow)
+        job_id, has_passed = _head(uow, asked, of_lane, flow)
         if job_id is not None:
             held = _hold(uow, asked, of_lane, flow=flow, job_id=job_id)
             if held is not None:
-                return job_id, held
+                return job_id, held, has_passed
         elif look:  # once may be a cancel that was quicker
             log.error("flow_counter_drifted", pool=asked.pool, tenant_id=flow.tenant_id)
             audit(uow)
     return None
 
 
-def _head(uow: UnitOfWork, of_lane: Mapping[str, object], flow: Any) -> int | None:
+def _head(
+    uow: UnitOfWork, asked: _Asked, of_lane: Mapping[str, object], flow: Any
+) -> tuple[int | None, bool]:
+    """Return the user's next job for this worker, and whether another one was first."""
     whose = {**of_lane, "tenant_id": flow.tenant_id, "user_id": flow.user_id}
-    found: int | None = uow.conn.execute(_HEADS[uow.conn.dialect.name], whose).scalar()
-    return found
+    if not asked.loras or flow.passed >= PASSED_MAX:
+        return uow.conn.execute(_HEADS[uow.conn.dialect.name], whose).scalar(), False
+    padded = [*asked.loras, *[""] * LORAS_HELD][:LORAS_HELD]
+    held = {f"lora{number}": key for number, key in enumerate(padded)}
+    near = uow.conn.execute(_NEARS[uow.conn.dialect.name], {**whose, **held, "near": NEAR}).first()
+    return (None, False) if near is None else (near.id, near.id != near.head_id)
 
 
 def _hold(
@@ -279,7 +330,7 @@ def _hold(
     return uow.conn.execute(query, {**of_lane, **whose}).first()
 
 
-def _charge(uow: UnitOfWork, job: Job, *, flow: Any, v: float) -> float:
+def _charge(uow: UnitOfWork, job: Job, *, flow: Any, v: float, passed: int) -> float:
     """Charge tenant and user; return the lane's virtual time.
 
     Who was away re-enters at the present, with neither credit nor debt.
@@ -289,5 +340,5 @@ def _charge(uow: UnitOfWork, job: Job, *, flow: Any, v: float) -> float:
     vtime = start + job.est_cost_s / flow.weight
     uow.conn.execute(_CHARGE, {**key, "vtime": vtime, "user_v": user_start})
     vtime = user_start + job.est_cost_s / flow.user_weight
-    uow.conn.execute(_CHARGE_USER, {**key, "user": job.user_id, "vtime": vtime})
+    uow.conn.execute(_CHARGE_USER, {**key, "user": job.user_id, "vtime": vtime, "passed": passed})
     return float(start)

@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, Connection, Text, any_, bindparam, cast, select
 from vidmill.domain.clip import ClipResult, ClipSpec
 from vidmill.domain.job import Job, JobState, Lane, Phase
 from vidmill.store.direct import Direct
-from vidmill.store.models import JOB_COLUMNS, jobs
+from vidmill.store.models import IS_SHOWN, JOB_COLUMNS, jobs
 
 SPECS_KEPT = 4096
 """Specs and requests never change, and their tasks are asked about many times."""
@@ -28,11 +28,15 @@ _COLUMNS = tuple(
 
 _BY_PUBLIC_ID = Direct(
     select(*_COLUMNS).where(
-        jobs.c.public_id == bindparam("public_id"), jobs.c.tenant_id == bindparam("tenant_id")
+        jobs.c.public_id == bindparam("public_id"),
+        jobs.c.tenant_id == bindparam("tenant_id"),
+        IS_SHOWN,
     )
 )
 _BY_PUBLIC_IDS = Direct(
-    select(*_COLUMNS).where(jobs.c.public_id == any_(bindparam("public_ids", type_=ARRAY(Text))))
+    select(*_COLUMNS).where(
+        jobs.c.public_id == any_(bindparam("public_ids", type_=ARRAY(Text))), IS_SHOWN
+    )
 )
 """For a server: one statement for any number, so that it is prepared once."""
 _NAMES = tuple(column.name for column in JOB_COLUMNS)

@@ -9,11 +9,12 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from vidmill.domain.clip import ClipSpec
-from vidmill.domain.errors import QueueFull
+from vidmill.domain.errors import QueueFull, QuotaExceeded
 from vidmill.domain.job import MAX_ATTEMPTS, Job, JobState, Lane, Phase
-from vidmill.store import cache
+from vidmill.store import cache, daily
+from vidmill.store.account_tables import tenants
 from vidmill.store.direct import Direct
-from vidmill.store.models import jobs, tenants
+from vidmill.store.models import jobs
 from vidmill.store.unit import UnitOfWork
 
 
@@ -46,7 +47,7 @@ class NewJob:
 
 _OWN = [name for name in NewJob.__dataclass_fields__ if name != "cached_price_credits"]
 _PLACED = ("state", "phase", "progress", "finished_at", "result", "leader_id", "files_of")
-_COLUMNS = [*_OWN, *_PLACED, "submitted_at", "attempt", "search_text"]
+_COLUMNS = [*_OWN, *_PLACED, "submitted_at", "attempt", "search_text", "lora"]
 
 _INSERTS: Mapping[str, Callable[..., Any]] = {
     "sqlite": sqlite.insert,
@@ -64,18 +65,16 @@ _INSERT = {
     )
     for dialect, insert_into in _INSERTS.items()
 }
-_TENANT = Direct(
-    select(tenants.c.queued, tenants.c.cap_queued).where(tenants.c.id == bindparam("tenant"))
-)
-_FIRST_LOOK = Direct(
-    select(tenants.c.queued, tenants.c.cap_queued, cache.has_twin()).where(
-        tenants.c.id == bindparam("tenant")
-    )
-)
+_LIMITS = (tenants.c.queued, tenants.c.cap_queued, tenants.c.clips_per_day)
+_TENANT = Direct(select(*_LIMITS).where(tenants.c.id == bindparam("tenant")))
+_FIRST_LOOK = Direct(select(*_LIMITS, cache.has_twin()).where(tenants.c.id == bindparam("tenant")))
 """All that most requests need to know, in one round trip."""
 
 NEAR_CAP = 2000
 """Room above which it is not counted again after an insert: no few transactions fill it at once."""
+
+_HELD_TENANT = select(tenants.c.id).where(tenants.c.id == bindparam("tenant"))
+_HELD_TENANT = _HELD_TENANT.with_for_update(key_share=True)
 
 
 def insert(uow: UnitOfWork, new: NewJob, cache_ttl_s: float = 0.0) -> Job:
@@ -86,6 +85,7 @@ def insert(uow: UnitOfWork, new: NewJob, cache_ttl_s: float = 0.0) -> Job:
 
     Raises:
         QueueFull: The tenant has as many queued jobs as he may.
+        QuotaExceeded: He has ordered as many clips today as he may.
     """
     while (job := _insert_once(uow, new, cache_ttl_s)) is None:
         """Of two identical requests at once this was the second; now the first can be seen."""
@@ -96,7 +96,7 @@ def insert_many(uow: UnitOfWork, news: Sequence[NewJob], cache_ttl_s: float = 0.
     """Accept all of *news*, one tenant's, as `insert` would one after the other.
 
     Raises:
-        QueueFull: They do not all fit; none was accepted.
+        QueueFull, QuotaExceeded: They do not all fit; none was accepted.
     """
     if not news:
         return []
@@ -115,7 +115,8 @@ def _insert_many_once(
         originals=cache.originals(uow, tenant_id, keys, ttl_s=cache_ttl_s),
     )
     first, twins = known.sort(news)
-    _check_room(uow, tenant_id, coming=len(first))
+    clips_per_day = _check_room(uow, tenant_id, coming=len(first))
+    _check_day(uow, tenant_id, clips_per_day, coming=len(first))
     uow.conn.exec_driver_sql("SAVEPOINT batch")
     stored = {job.public_id: job for job in _store_many(uow, [_alone(new, uow) for new in first])}
     if len(stored) < len(first):  # give the tenant's row back before jobs are locked anew
@@ -125,6 +126,7 @@ def _insert_many_once(
     led = {new.cache_key: stored[new.public_id] for new in first}
     placed = [known.place(new, led, uow) for new in twins]
     stored |= {job.public_id: job for job in _store_many(uow, placed)}
+    _check_day_exactly(uow, tenant_id, clips_per_day)
     uow.conn.exec_driver_sql("RELEASE batch")
     return [stored[new.public_id] for new in news]
 
@@ -172,31 +174,68 @@ def _insert_once(uow: UnitOfWork, new: NewJob, cache_ttl_s: float) -> Job | None
     asked = {"tenant": new.tenant_id, "key": new.cache_key}
     look = _FIRST_LOOK.first(uow.conn, asked | cache.since(uow, cache_ttl_s))
     assert look is not None, "whoever holds a key has a tenant"
-    queued, cap_queued, has_twin = look
+    queued, cap_queued, clips_per_day, has_twin = look
     if has_twin:
         twin = cache.leader(uow, new.tenant_id, key := str(new.cache_key))
         if twin is None:
             found = cache.original(uow, new.tenant_id, key, ttl_s=cache_ttl_s)
             return _store(uow, _answered(new, found, uow)) if found else None
         if not twin.is_slower_than(new.lane):
-            return _store(uow, _behind(new, twin.id, uow))
+            return _store_in_day(uow, _behind(new, twin.id, uow), clips_per_day)
         new = replace(new, cache_key=None)  # who pays for a faster lane waits in no slower one
     _refuse_beyond(cap_queued, queued + 1)
-    job = _store(uow, _alone(new, uow))
+    job = _store_in_day(uow, _alone(new, uow), clips_per_day)
     if cap_queued - queued < NEAR_CAP:
         _check_room(uow, new.tenant_id)
     return job
 
 
-def _check_room(uow: UnitOfWork, tenant_id: int, *, coming: int = 0) -> None:
+def _check_room(uow: UnitOfWork, tenant_id: int, *, coming: int = 0) -> int | None:
     """Refuse before the insert, which is cheap, and once more after it, which is exact.
 
     Before it another transaction may be adding too; after it the trigger holds the tenant's row.
+
+    Returns:
+        The tenant's clips a day, while its row is at hand.
     """
     row = _TENANT.first(uow.conn, {"tenant": tenant_id})
     assert row is not None, "whoever holds a key has a tenant"
-    queued, cap_queued = row
+    queued, cap_queued, clips_per_day = row
     _refuse_beyond(cap_queued, queued + coming)
+    return None if clips_per_day is None else int(clips_per_day)
+
+
+def _store_in_day(uow: UnitOfWork, values: dict[str, Any], clips_per_day: int | None) -> Job | None:
+    left = _check_day(uow, values["tenant_id"], clips_per_day, coming=1)
+    job = _store(uow, values)
+    if left < NEAR_CAP:
+        _check_day_exactly(uow, values["tenant_id"], clips_per_day)
+    return job
+
+
+def _check_day(
+    uow: UnitOfWork, tenant_id: int, clips_per_day: int | None, *, coming: int = 0
+) -> float:
+    """Return how many clips more the tenant may order today; refuse if *coming* are too many."""
+    if clips_per_day is None:
+        return float("inf")
+    ordered = daily.clips_of(uow.conn, tenant_id, now=uow.now)
+    if ordered + coming > clips_per_day:
+        more_at = daily.ends_at(uow.now)
+        raise QuotaExceeded(
+            f"your plan allows {clips_per_day} clips a day, and these would be"
+            f" {ordered + coming} since 00:00 UTC; the next day begins in"
+            f" {(more_at - uow.now) / 3600:.1f} h",
+            retry_after_s=more_at - uow.now,
+        )
+    return clips_per_day - ordered
+
+
+def _check_day_exactly(uow: UnitOfWork, tenant_id: int, clips_per_day: int | None) -> None:
+    """Count once more, holding the tenant's row: followers and delayed jobs do not take it."""
+    if clips_per_day is not None:
+        uow.conn.execute(_HELD_TENANT, {"tenant": tenant_id})
+        _check_day(uow, tenant_id, clips_per_day)
 
 
 def _refuse_beyond(cap_queued: int, queued: int) -> None:
@@ -245,6 +284,7 @@ def _store(uow: UnitOfWork, values: dict[str, Any]) -> Job | None:
         "request": json.dumps(dict(values["request"])),
         "result": None if result is None else json.dumps(result.to_json()),
         "search_text": _search_text(values),
+        "lora": _lora_key(values),
     }
     direct = _INSERT[uow.conn.dialect.name]
     row = direct.first(uow.conn, {**values, **texts})
@@ -262,6 +302,7 @@ def _store_many(uow: UnitOfWork, rows: Sequence[dict[str, Any]]) -> Iterable[Job
             "request": dict(values["request"]),
             "result": values["result"] and values["result"].to_json(),
             "search_text": _search_text(values),
+            "lora": _lora_key(values),
         }
         for values in rows
     ]
@@ -294,6 +335,11 @@ _STORE_ROWS: Mapping[str, Callable[[UnitOfWork, Sequence[dict[str, Any]]], Itera
     "sqlite": _store_rows,
     "postgresql": _store_recordset,
 }
+
+
+def _lora_key(values: Mapping[str, Any]) -> str | None:
+    lora = values["spec"].lora
+    return None if lora is None else str(lora.key)
 
 
 def _search_text(values: Mapping[str, Any]) -> str:

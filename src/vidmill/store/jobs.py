@@ -14,7 +14,6 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    delete,
     or_,
     select,
     update,
@@ -23,10 +22,11 @@ from sqlalchemy import (
 from vidmill.domain.job import WIRE, Job, JobState, Phase, WireStatus
 from vidmill.store.claim import Owned, Progress, claim, heartbeat
 from vidmill.store.counters import Drift, audit, find_drift
+from vidmill.store.erasure import erase, hidden, hide, withdraw
 from vidmill.store.glance import get
 from vidmill.store.insertion import NewJob, insert, insert_many
 from vidmill.store.locks import lock_flows
-from vidmill.store.models import JOB_COLUMNS, SEARCH_TEXT, attempts, jobs
+from vidmill.store.models import IS_SHOWN, JOB_COLUMNS, SEARCH_TEXT, jobs
 from vidmill.store.places import (
     LaneDepth,
     QueueSnapshot,
@@ -68,10 +68,13 @@ __all__ = [
     "audit",
     "claim",
     "erase",
+    "filtered",
     "find_drift",
     "get",
     "get_by_id",
     "heartbeat",
+    "hidden",
+    "hide",
     "hold",
     "insert",
     "insert_many",
@@ -122,6 +125,7 @@ _MINE = (
         jobs.c.tenant_id == bindparam("tenant"),
         jobs.c.user_id == bindparam("user"),
         jobs.c.state == JobState.QUEUED,
+        IS_SHOWN,
     )
     .with_for_update()
 )
@@ -154,32 +158,6 @@ def run_next(uow: UnitOfWork, public_id: str, tenant_id: int, user_id: int) -> J
     return to_job(uow.conn.execute(moved).one())
 
 
-def withdraw(uow: UnitOfWork, job_id: int) -> tuple[str, ...]:
-    """Mark a finished job as being erased; return the prefixes of files that are to go with it.
-
-    From here on nobody is answered with its files; they stay if other jobs show them. Delete what
-    is returned, then `erase`. Done again, as after a failure half-way, it says the same.
-    """
-    job = uow.conn.execute(_BY_ID, {"job": job_id}).first()
-    if job is None:
-        return ()
-    owner = job.files_of or job.public_id
-    shows = or_(jobs.c.public_id == owner, jobs.c.files_of == owner)
-    # In one order, so that of two that go at once the second sees the first.
-    held = select(jobs.c.id).where(shows).order_by(jobs.c.id).with_for_update()
-    uow.conn.execute(held).all()
-    uow.conn.execute(update(jobs).where(jobs.c.id == job_id).values(phase=Phase.ERASING))
-    others = select(jobs.c.id).where(shows, jobs.c.id != job_id, jobs.c.phase != Phase.ERASING)
-    is_shown = uow.conn.execute(others.limit(1)).first() is not None
-    return () if is_shown else (owner,)
-
-
-def erase(uow: UnitOfWork, job_id: int) -> None:
-    """Delete a finished job and all that is known of its runs; a trigger keeps live ones."""
-    uow.conn.execute(delete(attempts).where(attempts.c.job_id == job_id))
-    uow.conn.execute(delete(jobs).where(jobs.c.id == job_id))
-
-
 _NO_FILTER = JobFilter()
 
 
@@ -193,7 +171,7 @@ def page(
     is_oldest_first: bool = False,
 ) -> list[Job]:
     """Return up to *limit* jobs, newest first unless told; *after* ends the page before."""
-    query = _filtered(filters).where(jobs.c.tenant_id == tenant_id)
+    query = filtered(filters, tenant_id)
     if after is not None:
         query = query.where(jobs.c.id > after if is_oldest_first else jobs.c.id < after)
     order = jobs.c.id.asc() if is_oldest_first else jobs.c.id.desc()
@@ -201,8 +179,9 @@ def page(
     return [to_job(row) for row in rows]
 
 
-def _filtered(filters: JobFilter) -> Select[Any]:
-    query = select(*JOB_COLUMNS)
+def filtered(filters: JobFilter, tenant_id: int) -> Select[Any]:
+    """Return the query for the tenant's jobs that *filters* lets through, in no order."""
+    query = select(*JOB_COLUMNS).where(jobs.c.tenant_id == tenant_id, IS_SHOWN)
     if filters.status is not None:
         query = query.where(_has_status(filters.status))
     if filters.client_reference is not None:
@@ -221,9 +200,12 @@ def _filtered(filters: JobFilter) -> Select[Any]:
 def _has_status(status: WireStatus) -> ColumnElement[bool]:
     """Say in SQL what `Job.status` says: a job that ran before is not shown as queued again."""
     states = [state.value for state, shown in WIRE.items() if shown == status]
-    has_state = jobs.c.state.in_(states)
+    state, phase, attempt = jobs.c.state, jobs.c.phase, jobs.c.attempt
+    # A list of states first, always: it is what `jobs_list_state` is searched by.
     if status is WireStatus.QUEUED:
-        return and_(has_state, jobs.c.attempt == 0)
+        is_paused = or_(state != JobState.DELAYED, phase == Phase.PAUSED)
+        return and_(state.in_([*states, JobState.DELAYED]), is_paused, attempt == 0)
     if status is WireStatus.PROCESSING:
-        return or_(has_state, and_(jobs.c.state == JobState.QUEUED, jobs.c.attempt > 0))
-    return has_state
+        has_run = or_(attempt > 0, and_(state != JobState.QUEUED, phase != Phase.PAUSED))
+        return and_(state.in_([*states, JobState.QUEUED]), has_run)
+    return state.in_(states)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from vidmill.store.models import tenants
+from vidmill.store.account_tables import tenants
 from vidmill.store.unit import UnitOfWork
 
 _FLOW = text("""

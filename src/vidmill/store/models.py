@@ -21,7 +21,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
     false,
     text,
 )
@@ -39,68 +38,15 @@ Json = JSON().with_variant(JSONB, "postgresql")
 _NULLABLE_JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
-def _where(condition: str) -> dict[str, Any]:
+def where(condition: str) -> dict[str, Any]:
     """Return what makes an index partial on both databases."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
-def _instant(name: str, *, nullable: bool = True) -> Column[float]:
+def instant(name: str, *, nullable: bool = True) -> Column[float]:
+    """Return a column of Unix seconds."""
     return Column(name, Double, nullable=nullable)
 
-
-plans = Table(
-    "plans",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("lane", SmallInteger, nullable=False),
-    Column("pools", Json, nullable=False),
-    Column("weight", Double, nullable=False),
-    Column("cap_running", Integer, nullable=False),
-    Column("cap_queued", Integer, nullable=False),
-    Column("cached_price_percent", Integer, nullable=False, server_default="0"),
-    _instant("created_at", nullable=False),
-    CheckConstraint("weight > 0", name="plans_weight_positive"),
-    CheckConstraint("cached_price_percent BETWEEN 0 AND 100", name="plans_cached_price_share"),
-)
-
-tenants = Table(
-    "tenants",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("plan_id", Integer),  # SQLite adds no foreign key to a table that is there
-    Column("weight", Double, nullable=False),
-    Column("cap_running", Integer, nullable=False),
-    Column("cap_queued", Integer, nullable=False),
-    Column("queued", Integer, nullable=False, server_default="0"),
-    Column("running", Integer, nullable=False, server_default="0"),
-    _instant("created_at", nullable=False),
-    CheckConstraint("weight > 0", name="tenants_weight_positive"),
-)
-
-users = Table(
-    "users",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("weight", Double, nullable=False, server_default="1"),
-    _instant("created_at", nullable=False),
-    UniqueConstraint("tenant_id", "name"),
-    CheckConstraint("weight > 0", name="users_weight_positive"),
-)
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("key_hash", Text, nullable=False, unique=True),
-    _instant("created_at", nullable=False),
-    Column("user_id", Integer),
-)
 
 jobs = Table(
     "jobs",
@@ -116,14 +62,14 @@ jobs = Table(
     Column("spec", Json, nullable=False),
     Column("request", Json, nullable=False),
     Column("est_cost_s", Double, nullable=False),
-    _instant("submitted_at", nullable=False),
+    instant("submitted_at", nullable=False),
     Column("phase", Text, nullable=False, server_default="waiting"),
     Column("progress", Double, nullable=False, server_default="0"),
-    _instant("not_before"),
+    instant("not_before"),
     Column("worker", Text),
-    _instant("lease_until"),
-    _instant("started_at"),
-    _instant("finished_at"),
+    instant("lease_until"),
+    instant("started_at"),
+    instant("finished_at"),
     Column("is_cancel_requested", Boolean, nullable=False, server_default=false()),
     Column("result", _NULLABLE_JSON),
     Column("error_code", Text),
@@ -137,6 +83,8 @@ jobs = Table(
     Column("cache_key", Text),
     Column("leader_id", BigInteger),
     Column("files_of", Text),  # a public id
+    Column("is_erasing", Boolean, nullable=False, server_default=false()),
+    Column("lora", Text),  # `LoraUse.key` of its spec, where it has one
     CheckConstraint(
         "state <> 'running' OR (worker IS NOT NULL AND lease_until IS NOT NULL)",
         name="jobs_running_has_lease",
@@ -156,14 +104,14 @@ Index(
     jobs.c.user_id,
     jobs.c.rank,
     jobs.c.id,
-    **_where("state = 'queued'"),
+    **where("state = 'queued'"),
 )
 Index(
     "jobs_leader",
     jobs.c.tenant_id,
     jobs.c.cache_key,
     unique=True,
-    **_where(
+    **where(
         "cache_key IS NOT NULL AND state IN ('queued', 'delayed', 'running', 'review')",
     ),
 )
@@ -172,19 +120,19 @@ Index(
     jobs.c.tenant_id,
     jobs.c.cache_key,
     jobs.c.id,
-    **_where("cache_key IS NOT NULL AND state = 'succeeded' AND files_of IS NULL"),
+    **where("cache_key IS NOT NULL AND state = 'succeeded' AND files_of IS NULL"),
 )
-Index("jobs_followers", jobs.c.leader_id, **_where("state = 'following'"))
-Index("jobs_files_of", jobs.c.files_of, **_where("files_of IS NOT NULL"))
+Index("jobs_followers", jobs.c.leader_id, **where("state = 'following'"))
+Index("jobs_files_of", jobs.c.files_of, **where("files_of IS NOT NULL"))
 Index(
     "jobs_due",
     jobs.c.not_before,
-    **_where("state = 'delayed'"),
+    **where("state = 'delayed'"),
 )  # Not on lease_until: renewing 300 leases would move 300 entries; sweeping 300 rows is nothing.
 Index(
     "jobs_running",
     jobs.c.worker,
-    **_where("state = 'running'"),
+    **where("state = 'running'"),
 )
 Index("jobs_list", jobs.c.tenant_id, jobs.c.id)
 Index("jobs_list_state", jobs.c.tenant_id, jobs.c.state, jobs.c.id)
@@ -193,13 +141,43 @@ Index(
     jobs.c.tenant_id,
     jobs.c.client_reference,
     jobs.c.id,
-    **_where("client_reference IS NOT NULL"),
+    **where("client_reference IS NOT NULL"),
 )
 
-SEARCH_TEXT = jobs.c.search_text
-"""Case-folded prompt and client reference; no part of a `Job`."""
+COUNTS_FOR_THE_DAY = (
+    "files_of IS NULL AND state <> 'failed' AND (state <> 'cancelled' OR attempt > 0)"
+)
+"""Which jobs use up a daily quota: none that failed, never ran, or was answered by files there."""
 
-JOB_COLUMNS = tuple(column for column in jobs.columns if column is not SEARCH_TEXT)
+Index("jobs_day", jobs.c.tenant_id, jobs.c.submitted_at, **where(COUNTS_FOR_THE_DAY))
+
+erased_clips = Table(
+    "erased_clips",
+    metadata,
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), primary_key=True),
+    Column("day", Integer, primary_key=True),  # of submission, since 1970-01-01 UTC
+    Column("clips", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)  # written by a trigger: a deleted job goes on counting for its day
+
+Index(
+    "jobs_lora",
+    jobs.c.lora,
+    **where(
+        "lora IS NOT NULL AND state IN ('queued', 'delayed', 'following', 'running', 'review')"
+    ),
+)
+Index("jobs_erasing", jobs.c.id, **where("is_erasing"))
+
+SEARCH_TEXT = jobs.c.search_text
+"""Case-folded prompt and client reference."""
+
+IS_SHOWN = jobs.c.is_erasing.is_(False)
+"""What its owner has deleted is found by nobody, though its run may still be stopping."""
+
+NO_PART_OF_A_JOB = ("search_text", "is_erasing", "lora")
+
+JOB_COLUMNS = tuple(column for column in jobs.columns if column.name not in NO_PART_OF_A_JOB)
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -208,7 +186,7 @@ idempotency_keys = Table(
     Column("key", Text, primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("public_id", Text, nullable=False),
-    _instant("created_at", nullable=False),
+    instant("created_at", nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -220,8 +198,8 @@ attempts = Table(
     Column("job_id", BigId, ForeignKey("jobs.id"), primary_key=True),
     Column("attempt", Integer, primary_key=True),
     Column("worker", Text, nullable=False),
-    _instant("started_at", nullable=False),
-    _instant("ended_at"),
+    instant("started_at", nullable=False),
+    instant("ended_at"),
     Column("outcome", Text),
     Column("error_code", Text),
     Column("error_message", Text),
@@ -238,7 +216,7 @@ flows = Table(
     Column("queued", Integer, nullable=False, server_default="0"),
     Column("queued_cost_s", Double, nullable=False, server_default="0"),
     Column("vtime", Double, nullable=False, server_default="0"),
-    _instant("head_at"),
+    instant("head_at"),
     Column("user_v", Double, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
@@ -249,7 +227,7 @@ Index(
     flows.c.lane,
     flows.c.vtime,
     flows.c.tenant_id,
-    **_where("queued > 0"),
+    **where("queued > 0"),
 )
 
 Index(
@@ -257,7 +235,7 @@ Index(
     flows.c.pool,
     flows.c.lane,
     flows.c.head_at,
-    **_where("queued > 0"),
+    **where("queued > 0"),
 )
 
 user_flows = Table(
@@ -270,7 +248,8 @@ user_flows = Table(
     Column("queued", Integer, nullable=False, server_default="0"),
     Column("queued_cost_s", Double, nullable=False, server_default="0"),
     Column("vtime", Double, nullable=False, server_default="0"),
-    _instant("head_at"),
+    instant("head_at"),
+    Column("passed", Integer, nullable=False, server_default="0"),  # see `store.claim`
     sqlite_with_rowid=False,
 )
 
@@ -281,7 +260,7 @@ Index(
     user_flows.c.tenant_id,
     user_flows.c.vtime,
     user_flows.c.user_id,
-    **_where("queued > 0"),
+    **where("queued > 0"),
 )
 
 Index(
@@ -290,7 +269,7 @@ Index(
     user_flows.c.lane,
     user_flows.c.tenant_id,
     user_flows.c.head_at,
-    **_where("queued > 0"),
+    **where("queued > 0"),
 )  # a tenant of a thousand users: which of their next jobs is the oldest
 
 vclock = Table(
@@ -325,8 +304,8 @@ workers = Table(
     Column("profile", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
-    _instant("started_at", nullable=False),
-    _instant("lease_until", nullable=False),
+    instant("started_at", nullable=False),
+    instant("lease_until", nullable=False),
     Column("worker_class", Text, nullable=False, server_default=""),
     Column("pools", Json, nullable=False, server_default="[]"),
 )
@@ -349,8 +328,8 @@ breakers = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("failed_jobs", Json, nullable=False, server_default="[]"),
     Column("reason", Text, nullable=False, server_default=""),
-    _instant("opened_at"),
-    _instant("retry_at"),
+    instant("opened_at"),
+    instant("retry_at"),
     Column("rest_s", Double, nullable=False, server_default="0"),
     Column("probe_job_id", BigInteger),
 )
@@ -364,7 +343,7 @@ ledger = Table(
     Column("tenant_id", Integer, nullable=False),
     Column("user_id", Integer, nullable=False),
     Column("credits", Integer, nullable=False),
-    _instant("at", nullable=False),
+    instant("at", nullable=False),
     CheckConstraint("entry IN ('hold', 'capture', 'release')", name="ledger_entries"),
     sqlite_with_rowid=False,
 )
@@ -373,7 +352,7 @@ Index(
     "ledger_closing",
     ledger.c.job_id,
     unique=True,
-    **_where("entry IN ('capture', 'release')"),
+    **where("entry IN ('capture', 'release')"),
 )
 Index("ledger_tenant", ledger.c.tenant_id, ledger.c.at)
 
@@ -382,48 +361,5 @@ leases = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
-    _instant("lease_until", nullable=False),
-)
-
-durations = Table(
-    "durations",
-    metadata,
-    Column("pool", Text, primary_key=True),
-    Column("profile", Text, primary_key=True),
-    Column("width_px", Integer, primary_key=True),
-    Column("height_px", Integer, primary_key=True),
-    Column("num_frames", Integer, primary_key=True),
-    Column("steps", Integer, primary_key=True),
-    Column("slot", Integer, primary_key=True),
-    _instant("at", nullable=False),
-    Column("render_s", Double, nullable=False),
-    Column("total_s", Double, nullable=False),
-)
-
-predictions = Table(
-    "predictions",
-    metadata,
-    Column("job_id", BigInteger, primary_key=True),  # no foreign key: a job may be erased meanwhile
-    Column("kind", Text, primary_key=True),
-    Column("pool", Text, nullable=False),
-    Column("lane", SmallInteger, nullable=False),
-    Column("band", SmallInteger, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    _instant("made_at", nullable=False),
-    Column("centre_s", Double, nullable=False),
-    Column("grain_s", Double, nullable=False),
-    Column("late_s", Double, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-eta_errors = Table(
-    "eta_errors",
-    metadata,
-    Column("pool", Text, primary_key=True),
-    Column("kind", Text, primary_key=True),
-    Column("lane", SmallInteger, primary_key=True),
-    Column("band", SmallInteger, primary_key=True),
-    Column("slot", Integer, primary_key=True),
-    _instant("at", nullable=False),
-    Column("error", Double, nullable=False),
+    instant("lease_until", nullable=False),
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, text
 
-from vidmill.store.models import plans
+from vidmill.store.account_tables import plans
 
 _QUEUED = text("SELECT pool, sum(queued) AS queued FROM flows WHERE queued > 0 GROUP BY pool")
 _NAMED = text("SELECT pool FROM flows UNION SELECT pool FROM pool_routes")

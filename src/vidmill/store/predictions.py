@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from vidmill.domain.eta import Group, Guess, Kind
 from vidmill.domain.job import Job, JobState, Lane
-from vidmill.store.models import predictions
+from vidmill.store.learning_tables import predictions
 from vidmill.store.unit import UnitOfWork
 
 KEPT = 128

@@ -4,12 +4,14 @@ from typing import Any
 
 from vidmill.domain.clip import ClipResult, ClipSpec
 from vidmill.domain.job import Job, JobState, Lane, Phase
+from vidmill.store.models import NO_PART_OF_A_JOB
 
 
 def to_job(row: Any) -> Job:
-    """Return the job in *row*, which holds every column of `jobs`, `search_text` or not."""
+    """Return the job in *row*, which holds every column of `jobs`, those of no `Job` or not."""
     values = dict(row._mapping)  # noqa: SLF001  the documented way to a row's names
-    values.pop("search_text", None)
+    for name in NO_PART_OF_A_JOB:
+        values.pop(name, None)
     result = values["result"]
     values["lane"] = Lane(values["lane"])
     values["state"] = JobState(values["state"])

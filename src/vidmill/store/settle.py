@@ -14,7 +14,7 @@ from vidmill.domain.clip import ClipResult
 from vidmill.domain.errors import WorkerLost
 from vidmill.domain.job import Job, JobState, Phase
 from vidmill.store import cache, learning
-from vidmill.store.models import jobs
+from vidmill.store.models import IS_SHOWN, jobs
 from vidmill.store.rows import to_job
 from vidmill.store.unit import UnitOfWork
 
@@ -168,7 +168,9 @@ def settle(
 
 _BY_PUBLIC_ID = (
     select(jobs)
-    .where(jobs.c.public_id == bindparam("public"), jobs.c.tenant_id == bindparam("tenant"))
+    .where(
+        jobs.c.public_id == bindparam("public"), jobs.c.tenant_id == bindparam("tenant"), IS_SHOWN
+    )
     .with_for_update()
 )
 _CANCELLED = (

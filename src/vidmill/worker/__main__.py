@@ -44,7 +44,7 @@ def serve(
         tidy_scratch(settings.scratch_dir, live=living(settings.run_dir))
         assignment = Assignment(
             worker=worker or new_worker_id(),
-            engine=engine or wiring.engine_path(),
+            engine=engine or wiring.engine_path(settings, app.profile),
             routes=_routes(app),
             worker_class=settings.worker_class,
         )

@@ -119,7 +119,8 @@ class Child:
     def kill(self) -> None:
         """SIGKILL the process and its group; `exit` follows from the loop."""
         if self._process:
-            self._is_killed_by_us = True
+            # It may live for some moments more, and what it is sent in them would be lost.
+            self._is_killed_by_us, self.is_ready = True, False
             kill_group(self._process.pid)
 
     def close(self) -> None:
@@ -140,8 +141,8 @@ class Child:
             return  # the pidfd tells the rest
         if message["say"] == "ready":
             self._on_ready()
-        if message.get("is_last"):  # it ends itself now: nothing must be sent to it any more
-            self.is_ready = False
+        if message.get("is_last") or message.get("is_resting"):
+            self.is_ready = False  # it ends itself now, or says `ready` again in its own time
         self._handlers.message(message, fd)
 
     def _on_ready(self) -> None:

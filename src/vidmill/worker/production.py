@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from vidmill.domain.errors import (
 )
 from vidmill.domain.job import Job, Phase
 from vidmill.domain.ports import EventBus
+from vidmill.store.claim import LORAS_HELD
 from vidmill.store.workers import WorkerState
 from vidmill.telemetry import get_logger
 from vidmill.worker.children import Child, Handlers, Message
@@ -86,6 +88,7 @@ class Production:
         self._finish_news = "starting the finish process"
         self._broken = ""
         self._identity: dict[str, str] = {}
+        self._loras: deque[str] = deque(maxlen=LORAS_HELD)
         self._render = self._child(
             "render_child", render_order, self._render_exit, self._render_late
         )
@@ -108,6 +111,11 @@ class Production:
         return WorkerState.READY, ""
 
     @property
+    def loras(self) -> tuple[str, ...]:
+        """Keys of the LoRAs that the render process drew with last, the newest in front."""
+        return tuple(self._loras)
+
+    @property
     def has_room(self) -> bool:
         """Whether a job begun now would be rendered at once."""
         return (
@@ -125,7 +133,7 @@ class Production:
             self._loop.after(limit_s, lambda: self._kill(run)),
         ]
         log.info("job_claimed", job_id=job.public_id, attempt=job.attempt)
-        if self._render.send({"run": run.number, "spec": job.spec.to_json()}):
+        if self._render.send({"run": run.number, "prefix": run.prefix, "spec": job.spec.to_json()}):
             self._tell(run)
         else:
             self._end(run, None)  # it never began: back to the queue, uncounted
@@ -237,6 +245,7 @@ class Production:
             fd=fd, shape=message["shape"], timings_s=message["timings"], identity=self._identity
         )
         run.stage = Stage.WAITING
+        self._note_lora(run.job)
         log.info(
             "job_rendered",
             job_id=run.job.public_id,
@@ -248,6 +257,13 @@ class Production:
             self._end(run, run.verdict)
         self._feed_finisher()
         self._reports.room()
+
+    def _note_lora(self, job: Job) -> None:
+        if job.spec.lora is None:
+            return
+        if job.spec.lora.key in self._loras:
+            self._loras.remove(job.spec.lora.key)
+        self._loras.appendleft(job.spec.lora.key)
 
     def _feed_finisher(self) -> None:
         run = self.runs.at(Stage.WAITING)
@@ -275,7 +291,9 @@ class Production:
 
     def _failed(self, run: Run, message: Message) -> None:
         error = WORK_ERRORS.get(message["code"], InternalError)(message["message"])
-        if message.get("is_last"):
+        if message.get("is_resting"):
+            self._model_news = "the server still draws a clip that was given up"
+        if message.get("is_last") or message.get("is_resting"):
             self._reports.changed()  # before the job, as in `_render_exit`
         self._end(run, run.verdict or error)
         self._feed_finisher()
@@ -314,6 +332,7 @@ class Production:
         )
 
     def _render_exit(self, status: int) -> None:
+        self._loras.clear()
         self._model_news = f"loading the model again: the render process ended ({status})"
         self._reports.changed()  # before the job: whoever sees it failed must not see us ready
         run = self.runs.at(Stage.RENDERING)

@@ -1,7 +1,7 @@
 """What the supervisor writes down: claims, leases, outcomes, each fenced by the attempt."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vidmill.domain.clip import ClipResult
@@ -72,17 +72,17 @@ class Records:
             ),
         )
 
-    def claim(self) -> Job | None:
-        """Take the best job of the first pool that has one for us."""
+    def claim(self, loras: Sequence[str] = ()) -> Job | None:
+        """Take the best job of the first pool that has one for us; *loras* are those we hold."""
         db, routes = self._app.db, self._post.routes
         now = db.now()
         for pool in db.look(lambda conn: pools_with_work(conn, routes, now)):
-            job = self._claim_from(pool)
+            job = self._claim_from(pool, loras)
             if job:
                 return job
         return None
 
-    def _claim_from(self, pool: str) -> Job | None:
+    def _claim_from(self, pool: str, loras: Sequence[str]) -> Job | None:
         return self._app.db.write(
             lambda uow: jobs.claim(
                 uow,
@@ -91,6 +91,7 @@ class Records:
                 profile=self._app.profile.name,
                 lease_s=self._lease_s,
                 rules=self._rules,
+                loras=loras,
             )
         )
 

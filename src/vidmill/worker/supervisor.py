@@ -14,12 +14,11 @@ from typing import Any
 from vidmill.domain.clip import ClipResult
 from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, VidmillError
 from vidmill.domain.job import JobState
-from vidmill.profiles import resolve_source
 from vidmill.services.lifecycle import ENGINE_TROUBLE
 from vidmill.settings import Settings
 from vidmill.store.workers import WorkerState
 from vidmill.telemetry import get_logger
-from vidmill.wiring import App
+from vidmill.wiring import App, engine_order
 from vidmill.worker.loop import EventLoop
 from vidmill.worker.proc import PidFile, become_subreaper
 from vidmill.worker.production import Production, Reports, Rules
@@ -164,7 +163,7 @@ class Supervisor:
             self._tickets.pause()
             return
         try:
-            job = self._records.claim()
+            job = self._records.claim(self._production.loras)
         except VidmillError as error:
             log.warning("claim_failed", error=str(error))
             return
@@ -231,7 +230,7 @@ class Supervisor:
     def _settle(self, run: Run, outcome: Outcome) -> None:
         """Write how *run* ended. A database that is away is asked again while the lease lasts."""
         if run.is_lost:
-            self._delete_files(run)
+            self._delete(run.prefix)
             self._end_when_drained()
             return
         try:
@@ -243,7 +242,7 @@ class Supervisor:
             self._loop.after(RESETTLE_S, lambda: self._settle_again(run, outcome))
             return
         log.info("job_settled", job_id=run.job.public_id, attempt=run.job.attempt, state=state)
-        self._tidy(run, is_stored=is_stored)
+        self._tidy(run, state, is_stored=is_stored)
         self._judge_engine(run, outcome)
         self._end_when_drained()
 
@@ -286,16 +285,15 @@ class Supervisor:
             return job is not None and job.result is not None and job.attempt == run.job.attempt
         return True
 
-    def _tidy(self, run: Run, *, is_stored: bool) -> None:
-        """Delete files nobody will ask for: those of this run, or of the runs before it."""
-        if not is_stored:
-            self._delete_files(run)
-            return
-        for attempt in range(1, run.job.attempt):
-            self._delete(f"{run.job.public_id}/{attempt}")
+    def _tidy(self, run: Run, state: JobState | None, *, is_stored: bool) -> None:
+        """Delete files nobody will ask for: those of this run, or of the runs before it.
 
-    def _delete_files(self, run: Run) -> None:
-        if run.finish_tries:
+        The pictures of a run that failed while it was drawn stay: its task shows them.
+        """
+        if is_stored:
+            for attempt in range(1, run.job.attempt):
+                self._delete(f"{run.job.public_id}/{attempt}")
+        elif run.finish_tries or state in {None, JobState.CANCELLED}:
             self._delete(run.prefix)
 
     def _delete(self, prefix: str) -> None:
@@ -312,9 +310,12 @@ def render_order(app: App, assignment: Assignment) -> dict[str, Any]:
         **_log_order(settings),
         "engine": assignment.engine,
         "profile": settings.profile,
-        "source": resolve_source(app.profile, settings.model_path),
-        "device": settings.device,
-        "threads": settings.torch_threads,
+        **engine_order(settings, app.profile),
+        "preview_frames": settings.preview_frames,
+        "storage_url": settings.effective_storage_url,
+        "scratch": str(settings.scratch_dir / assignment.worker),
+        "loras": str(settings.lora_dir),
+        "lora_cache_bytes": settings.lora_cache_bytes,
     }
 
 

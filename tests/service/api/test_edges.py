@@ -3,61 +3,27 @@
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from tests.desks import KEY, Bench, Served, finish, head_of
+from tests.service.api.tenancy import CASES, UNKNOWN, ask
+from tests.waiting import wait_until
 
-GUARDED = [
-    ("POST", "/v1/t2v/generate"),
-    ("GET", "/v1/t2v/status?task_id={id}"),
-    ("GET", "/v1/t2v/result/{id}"),
-    ("GET", "/v1/t2v/tasks"),
-    ("GET", "/v1/t2v/tasks/{id}"),
-    ("POST", "/v1/t2v/tasks/{id}/cancel"),
-    ("POST", "/v1/t2v/tasks/{id}/retry"),
-    ("DELETE", "/v1/t2v/tasks/{id}"),
-    ("GET", "/v1/t2v/tasks/{id}/events"),
-    ("GET", "/v1/t2v/tasks/{id}/content"),
-    ("HEAD", "/v1/t2v/tasks/{id}/content"),
-    ("POST", "/v1/t2v/tasks/{id}/run-next"),
-    ("GET", "/v1/t2v/capabilities"),
-]
-OF_ONE_TASK = [route for route in GUARDED if "{id}" in route[1]]
-
-
-def test_every_guarded_route_is_in_the_table_above(bench: Bench) -> None:
-    routes = [r for r in bench.api.routes if isinstance(r, Route) and r.path.startswith("/v1")]
-    found = {
-        (method, r.path.replace("{task_id}", "{id}")) for r in routes for method in r.methods or ()
-    }
-
-    assert found == {(method, path.partition("?")[0]) for method, path in GUARDED}
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic x", "Bearer \x7f"])
 def test_no_route_answers_without_the_right_key(bench: Bench, authorization: str | None) -> None:
     task_id = finish(bench)
-    headers = {"Authorization": authorization} if authorization else {}
+    client = bench.stranger()
+    client.headers.update({"Authorization": authorization} if authorization else {})
 
-    for method, path in GUARDED:
-        answer = bench.stranger().request(method, path.format(id=task_id), headers=headers)
+    for route in CASES:
+        answer = ask(client, route, {**UNKNOWN, "task_id": task_id})
 
-        assert answer.status_code == 401, (method, path)
+        assert answer.status_code == 401, route
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-
-
-@pytest.mark.parametrize(("method", "path"), OF_ONE_TASK)
-def test_no_route_shows_the_task_of_another_tenant(bench: Bench, method: str, path: str) -> None:
-    mine = finish(bench)
-    not_there = "t2v_" + "0" * 32
-
-    theirs = bench.other().request(method, path.format(id=mine))
-    nobodys = bench.other().request(method, path.format(id=not_there))
-
-    assert (theirs.status_code, nobodys.status_code) == (404, 404)
-    assert theirs.text.replace(mine, "").replace(theirs.headers["X-Request-ID"], "") == (
-        nobodys.text.replace(not_there, "").replace(nobodys.headers["X-Request-ID"], "")
-    )
 
 
 def test_the_list_shows_only_the_tenants_own_tasks(bench: Bench) -> None:
@@ -157,3 +123,18 @@ def test_garbage_on_the_wire_is_400_and_harms_nobody(served: Served) -> None:
         fine = sock.recv(65536)
 
     assert (garbled[9:12], fine[9:12]) == (b"400", b"200")
+
+
+def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_no_mistake_of_ours(
+    served: Served,
+) -> None:
+    def is_over() -> bool:
+        counted = served.get("/metrics").text
+        return 'route="/v1/t2v/generate"' in counted
+
+    with capture_logs() as said:
+        with served.connect() as line:
+            line.sendall(head_of("POST", "/v1/t2v/generate", "Content-Length: 100") + b'{"prom')
+        assert wait_until(is_over, timeout_s=10)
+
+    assert [entry for entry in said if entry["event"] == "request_failed"] == []

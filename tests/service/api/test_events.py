@@ -19,6 +19,9 @@ from vidmill.api.following import Watcher
 from vidmill.domain.job import Job, JobState, Phase
 from vidmill.store import jobs
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
+
 CALLER = make_caller(1)
 
 

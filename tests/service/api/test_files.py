@@ -6,6 +6,9 @@ import pytest
 
 from tests.desks import Bench, finish, path_of
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
+
 CONTENT = bytes(range(256)) * 40
 
 

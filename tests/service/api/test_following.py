@@ -18,6 +18,9 @@ from vidmill.services.access import Caller
 from vidmill.services.tasks import Tasks, TaskView
 from vidmill.store import jobs
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
+
 CALLER = make_caller(1)
 
 

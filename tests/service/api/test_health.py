@@ -1,10 +1,16 @@
 """Probes, and what `/readyz` says is missing."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.desks import Bench
+from tests.desks import Bench, make_bench
+from vidmill.api.dialects.native_models import Capabilities
 from vidmill.store import workers
 from vidmill.store.workers import WorkerState
+
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
 
 
 def register(bench: Bench, state: WorkerState, detail: str = "") -> None:
@@ -72,3 +78,23 @@ def test_capabilities_state_the_limits_that_requests_are_checked_against(bench: 
     assert [size["name"] for size in mine["resolutions"]] == ["480p", "720p"]
     assert mine["limits"]["prompt_max_chars"] == 200
     assert ("high" in mine["priorities"], "high" in theirs["priorities"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("profile", "engine"),
+    [
+        ("tiny", {"name": "wan", "is_remote": False, "progress": "step", "cancel": "now"}),
+        (
+            "remote-openai",
+            {"name": "openai_videos", "is_remote": True, "progress": "state", "cancel": "queued"},
+        ),
+    ],
+)
+def test_capabilities_say_what_may_be_expected_of_the_engine(
+    tmp_path: Path, profile: str, engine: dict[str, object]
+) -> None:
+    bench = make_bench(tmp_path, profile=profile)
+    found = bench.client.get("/v1/t2v/capabilities").json()
+    bench.close()
+    assert found["engine"] == engine
+    assert Capabilities.model_validate(found).model_dump()["engine"] == engine

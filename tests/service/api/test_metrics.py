@@ -15,6 +15,9 @@ from vidmill.store import breakers
 from vidmill.store.breakers import BreakerPolicy
 from vidmill.store.session import UnitOfWork
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
+
 
 @pytest.fixture
 def open_bench(tmp_path: Path) -> Iterator[Bench]:

@@ -5,8 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
+from tests.builders import make_result
 from tests.desks import Bench, finish
+from vidmill.services.erasure import Erasure
 from vidmill.store import jobs
+
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
 
 GENERATE = "/v1/t2v/generate"
 TASKS = "/v1/t2v/tasks"
@@ -54,8 +59,10 @@ def test_requests_at_the_same_time_under_one_key_make_one_task(bench: Bench) -> 
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: send(bench, "k"), range(16)))
 
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["task_id"] for answer in answers}) == count(bench) == 1
+    made = [answer for answer in answers if answer.status_code == 202]
+    others = [answer for answer in answers if answer.status_code != 202]
+    assert len({answer.json()["task_id"] for answer in made}) == count(bench) == 1
+    assert {answer.json()["code"] for answer in others} <= {"idempotency_in_progress"}
 
 
 def test_a_refused_submit_does_not_use_up_its_key(bench: Bench) -> None:
@@ -119,13 +126,56 @@ def test_a_waiting_task_is_cancelled_and_deleted(bench: Bench) -> None:
     assert not bench.app.db.read(jobs.find_drift)
 
 
-def test_a_running_task_is_not_deleted(bench: Bench) -> None:
+def test_a_running_task_is_stopped_and_nobody_finds_it_any_more(bench: Bench) -> None:
     task_id = bench.generate()["task_id"]
+    job = bench.claim()
+
+    assert bench.client.delete(f"{TASKS}/{task_id}").status_code == 202
+
+    asked = [f"{TASKS}/{task_id}", f"/v1/t2v/status?task_id={task_id}", f"/v1/t2v/result/{task_id}"]
+    assert {bench.client.get(path).status_code for path in asked} == {404}
+    assert bench.client.post(f"{TASKS}/{task_id}/cancel").status_code == 404
+    assert bench.client.delete(f"{TASKS}/{task_id}").status_code == 404
+    assert count(bench) == 0
+    row = bench.app.db.read(lambda conn: jobs.get_by_id(conn, job.id))
+    assert row is not None
+    assert row.is_cancel_requested
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        jobs.Cancelled(),
+        jobs.Succeeded(result=make_result()),
+        jobs.Delayed(not_before=0.0, code="worker_lost", message="gone"),
+    ],
+)
+def test_what_was_deleted_while_it_ran_is_erased_however_its_run_ends(
+    bench: Bench, outcome: jobs.Outcome
+) -> None:
+    task_id = bench.generate()["task_id"]
+    job = bench.claim()
+    bench.client.delete(f"{TASKS}/{task_id}")
+    erasure = Erasure(db=bench.app.db, blobs=bench.app.blobs)
+
+    erasure.erase_hidden()
+    assert bench.app.db.read(lambda conn: jobs.get_by_id(conn, job.id)) is not None
+    bench.settle(job, outcome)
+    erasure.erase_hidden()
+
+    assert bench.app.db.read(lambda conn: jobs.get_by_id(conn, job.id)) is None
+    assert not bench.app.db.read(jobs.find_drift)
+
+
+def test_the_key_of_a_task_deleted_while_it_runs_makes_one_new_task(bench: Bench) -> None:
+    old = send(bench, "k", cache=False).json()["task_id"]
     bench.claim()
+    bench.client.delete(f"{TASKS}/{old}")
 
-    answer = bench.client.delete(f"{TASKS}/{task_id}")
+    made = [send(bench, "k", cache=False).json()["task_id"] for _ in range(2)]
 
-    assert (answer.status_code, answer.json()["code"]) == (409, "task_still_live")
+    assert old not in made
+    assert (made[0], count(bench)) == (made[1], 1)
 
 
 def test_another_tenants_task_is_neither_retried_nor_deleted(bench: Bench) -> None:

@@ -33,9 +33,10 @@ def test_one_idempotency_key_makes_one_task_wherever_it_is_sent(bench: Bench, ot
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(send, range(24)))
 
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["task_id"] for answer in answers}) == 1
-    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 23
+    made = [answer for answer in answers if answer.status_code == 202]
+    assert len({answer.json()["task_id"] for answer in made}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in made) == 1
+    assert {answer.status_code for answer in answers} <= {202, 409}
 
 
 def test_identical_orders_at_the_same_time_share_one_run(bench: Bench, other: Bench) -> None:

@@ -5,9 +5,12 @@ import pytest
 from tests.desks import Bench, finish, make_bench
 from vidmill.api import reference
 from vidmill.api.dialects import native_models as models
-from vidmill.api.errors import KINDS, kind_of, problem
+from vidmill.api.errors import KINDS, Problem, kind_of, problem
 from vidmill.domain.errors import ERRORS, WORK_ERRORS, EngineOutOfMemory, RequestError
 from vidmill.store import jobs
+
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_problems_fit_their_schema(bench: Bench) -> None:
         bench.client.get("/nope"),
         bench.stranger().get("/v1/t2v/tasks"),
     ):
-        models.Problem.model_validate_json(answer.content, strict=True)
+        Problem.model_validate_json(answer.content, strict=True)
 
 
 def test_every_request_error_has_its_look() -> None:
@@ -92,14 +95,15 @@ def test_operations_have_names_and_every_guarded_one_wants_a_key(bench: Bench) -
 def test_a_model_with_prompt_rules_shows_what_they_added(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    bench = make_bench(tmp_path_factory.mktemp("wan"), profile="wan2.2-t2v-a14b")
-    task_id = bench.generate(style="warm", enable_physics=True)["task_id"]
+    bench = make_bench(tmp_path_factory.mktemp("wan"), profile="a14b-quality")
+    task_id = bench.generate(style="warm", camera="orbit", enable_physics=True)["task_id"]
 
     doc = bench.client.get(f"/v1/t2v/tasks/{task_id}").json()
 
     models.Task.model_validate(doc)
     assert [added["rule"] for added in doc["additions"]] == [
         "style.warm",
+        "camera.orbit",
         "physics",
         "negative.default",
     ]

@@ -19,6 +19,9 @@ from vidmill.api import sockets
 from vidmill.domain.job import JobState, Phase
 from vidmill.store import jobs
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
+
 PATH = "/v1/t2v/ws"
 
 

@@ -11,6 +11,9 @@ from tests.waiting import wait_until
 from vidmill.domain.job import Job, Lane
 from vidmill.store import jobs
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is HTTP; `tests/service/store` and others try both databases."""
+
 GENERATE = "/v1/t2v/generate"
 
 
@@ -96,11 +99,17 @@ def test_two_clips_without_a_seed_get_different_ones(bench: Bench) -> None:
         ({"enable_physics": 1}, "#/enable_physics", "type"),
         ({"enable_physics": True}, "#/enable_physics", "unsupported"),
         ({"style": "cinematic"}, "#/style", "unsupported"),
+        ({"camera": "orbit"}, "#/camera", "unsupported"),
         ({"language": "fr"}, "#/language", "not_offered"),
         ({"metadata": {"a": 1}}, "#/metadata/a", "type"),
         ({"metadata": []}, "#/metadata", "type"),
-        ({"webhook_url": "https://example.org/hook"}, "#/webhook_url", "unsupported"),
-        ({"lora": "brand"}, "#/lora", "unsupported"),
+        ({"webhook_url": "http://example.org/hook"}, "#/webhook_url", "scheme"),
+        ({"aspect_ratio": "2:1"}, "#/aspect_ratio", "not_offered"),
+        ({"lora": "brand"}, "#/lora", "type"),
+        ({"lora": {"name": "brand"}}, "#/lora/name", "not_offered"),
+        ({"lora": {"name": 7}}, "#/lora/name", "type"),
+        ({"lora": {"strength": 0.5}}, "#/lora/name", "required"),
+        ({"lora": {"name": "brand", "stregth": 1.0}}, "#/lora/stregth", "unknown_field"),
         ({"promt": "x"}, "#/promt", "unknown_field"),
     ],
 )

@@ -16,6 +16,9 @@ GOLD = Plan(
     cap_running=7,
     cap_queued=70,
     cached_price_percent=10,
+    key_submits_per_min=60,
+    tenant_reads_per_min=6000,
+    clips_per_day=500,
 )
 
 
@@ -80,7 +83,7 @@ def test_key_stands_for_its_tenant_user_and_plan(db: Database) -> None:
     tenant = db.write(lambda uow: accounts.ensure_tenant(uow, "new", plan="gold"))
     ann = db.write(lambda uow: accounts.ensure_user(uow, tenant.id, "ann", weight=2.0))
     key = db.write(lambda uow: accounts.create_key(uow, tenant.id, "laptop", "hash", ann.id))
-    expected = CallerRows(key_id=key.id, tenant=tenant, user=ann, plan=GOLD)
+    expected = CallerRows(key=key, tenant=tenant, user=ann, plan=GOLD)
     assert db.read(lambda conn: accounts.find_caller_rows(conn, "hash")) == expected
     assert db.read(lambda conn: accounts.find_key(conn, "hash")) == key
 
@@ -100,3 +103,29 @@ def test_users_of_two_tenants_may_have_one_name(db: Database) -> None:
     again = db.write(lambda uow: accounts.ensure_user(uow, 1, "ann", weight=2.0))
     assert first.id != second.id
     assert (again.id, again.weight) == (first.id, 2.0)
+
+
+def test_clips_a_day_are_the_plans_and_change_with_it(db: Database) -> None:
+    db.write(lambda uow: accounts.save_plan(uow, GOLD))
+    tenant = db.write(lambda uow: accounts.ensure_tenant(uow, "new", plan="gold"))
+    assert tenant.clips_per_day == 500
+    assert db.read(lambda conn: accounts.plan_of(conn, tenant.id)) == GOLD
+    db.write(lambda uow: accounts.save_plan(uow, Plan(name="gold")))
+    found = db.read(lambda conn: accounts.get_tenant(conn, tenant.id))
+    assert found is not None
+    assert found.clips_per_day is None
+
+
+def test_key_is_revoked_by_its_own_tenant_alone(db: Database) -> None:
+    key = db.write(lambda uow: accounts.create_key(uow, 1, "laptop", "hash"))
+    assert not db.write(lambda uow: accounts.revoke_key(uow, key.id, tenant_id=2))
+    assert db.write(lambda uow: accounts.revoke_key(uow, key.id, tenant_id=1))
+
+
+def test_last_use_is_kept_with_the_key(db: Database, clock: FakeClock) -> None:
+    key = db.write(lambda uow: accounts.create_key(uow, 1, "laptop", "hash"))
+    assert key.last_used_at is None
+    clock.advance(5)
+    db.write(lambda uow: accounts.note_use(uow, key.id))
+    (found,) = db.read(lambda conn: accounts.all_keys(conn, 1))
+    assert found.last_used_at == clock.now

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tests.databases import bare_database
 from vidmill.domain.errors import ServiceUnavailable
 from vidmill.store import counters, ledger, migrate
-from vidmill.store.models import metadata
+from vidmill.store.schema import metadata
 from vidmill.store.session import Database, open_database
 
 

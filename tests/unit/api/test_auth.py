@@ -1,5 +1,6 @@
 """Keys are looked up once and remembered briefly."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -29,6 +30,10 @@ def make_gate(find: Callable[[str], Caller | None], **given: Any) -> Gate:
     return Gate(find, reads=Reads(cast("Any", NoDatabase()), threads=1), **given)
 
 
+def admit(gate: Gate, asked: Request) -> Caller:
+    return asyncio.run(gate.admit(asked))
+
+
 class Keys:
     """Knows one key and counts who asks."""
 
@@ -43,7 +48,7 @@ class Keys:
 
 @pytest.mark.parametrize("header", [b"Bearer right", b"bearer right", b"BEARER   right "])
 def test_the_right_key_is_let_in(header: Any) -> None:
-    assert make_gate(Keys().find).admit(request(header)) == CALLER
+    assert admit(make_gate(Keys().find), request(header)) == CALLER
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,7 @@ def test_the_right_key_is_let_in(header: Any) -> None:
 )
 def test_anything_else_is_not(header: Any) -> None:
     with pytest.raises(Unauthorized):
-        make_gate(Keys().find).admit(request(header))
+        admit(make_gate(Keys().find), request(header))
 
 
 def test_a_key_is_looked_up_once_while_it_is_remembered() -> None:
@@ -70,7 +75,7 @@ def test_a_key_is_looked_up_once_while_it_is_remembered() -> None:
     gate = make_gate(keys.find, clock=clock)
 
     for _ in range(3):
-        gate.admit(request(b"Bearer right"))
+        admit(gate, request(b"Bearer right"))
 
     assert keys.asked == 1
 
@@ -78,12 +83,12 @@ def test_a_key_is_looked_up_once_while_it_is_remembered() -> None:
 def test_a_revoked_key_stops_working_when_it_is_forgotten() -> None:
     keys, clock = Keys(), FakeClock()
     gate = make_gate(keys.find, clock=clock)
-    gate.admit(request(b"Bearer right"))
+    admit(gate, request(b"Bearer right"))
     keys.known.clear()
     clock.advance(REMEMBERED_S + 0.1)
 
     with pytest.raises(Unauthorized):
-        gate.admit(request(b"Bearer right"))
+        admit(gate, request(b"Bearer right"))
 
 
 def test_a_wrong_key_is_never_remembered() -> None:
@@ -91,7 +96,7 @@ def test_a_wrong_key_is_never_remembered() -> None:
     gate = make_gate(keys.find)
     for _ in range(2):
         with pytest.raises(Unauthorized):
-            gate.admit(request(b"Bearer new"))
+            admit(gate, request(b"Bearer new"))
     keys.known.add(hash_key("new"))
 
-    assert gate.admit(request(b"Bearer new")) == CALLER
+    assert admit(gate, request(b"Bearer new")) == CALLER

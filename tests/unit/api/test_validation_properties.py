@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vidmill.api.body import parse
 from vidmill.api.desk import limits_of
 from vidmill.api.dialects.native_request import GenerateBody, read_order
-from vidmill.api.errors import problem, problem_response
+from vidmill.api.errors import NATIVE, Asked, problem
 from vidmill.domain.clip import SEED_MAX, ClipSpec, normalise_text
 from vidmill.domain.errors import FieldProblem, InvalidRequest, MalformedBody
 from vidmill.domain.order import Order, problems, shape, to_spec
@@ -36,6 +36,7 @@ good_bodies = st.fixed_dictionaries(
         "duration": st.integers(30, 100).map(lambda tenths: tenths / 10) | st.integers(3, 10),
         "frame_rate": st.sampled_from(LIMITS.frame_rates) | st.none(),
         "style": st.none(),
+        "camera": st.none(),
         "language": st.sampled_from(TINY.languages) | st.none(),
         "enable_physics": st.just(False),
         "seed": st.integers(0, SEED_MAX) | st.none(),
@@ -67,7 +68,8 @@ def test_any_json_is_an_order_or_a_refusal_that_names_fields(data: Any) -> None:
     if error is not None:
         assert error.problems
         assert all(p.pointer.startswith("#") and p.code and p.message for p in error.problems)
-        assert json.loads(bytes(problem_response(error, request_id="r").body))["status"] == 422
+        answer = NATIVE.response(error, Asked("POST", "/v1/t2v/generate", "r"))
+        assert json.loads(bytes(answer.body))["status"] == 422
 
 
 @given(field_names.filter(bool), anything)

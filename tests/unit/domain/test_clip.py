@@ -17,11 +17,12 @@ from vidmill.domain.clip import (
     forbidden_characters,
     normalise_text,
 )
+from vidmill.domain.lora import LoraUse
 
 OTHER: dict[str, Any] = {
     "prompt": "another",
     "negative_prompt": "blur",
-    "profile": "wan2.2-t2v-a14b",
+    "profile": "a14b-quality",
     "resolution": Resolution.P720,
     "size": Size(1280, 720),
     "native": Size(832, 480),
@@ -34,6 +35,7 @@ OTHER: dict[str, Any] = {
     "guidance_scale_2": 3.5,
     "flow_shift": 12.0,
     "seed": 8,
+    "lora": LoraUse(name="acme", high="a" * 64, low="b" * 64, strength=0.8),
 }
 
 

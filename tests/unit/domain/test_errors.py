@@ -54,7 +54,13 @@ def test_invalid_request_names_every_field_at_once() -> None:
 def test_no_error_on_the_callers_side_is_retryable_but_for_pressure(
     kind: type[VidmillError],
 ) -> None:
-    pressure = {errors.QueueFull, errors.ServiceUnavailable}
+    pressure = {
+        errors.QueueFull,
+        errors.ServiceUnavailable,
+        errors.EnhancerUnavailable,
+        errors.RateLimited,
+        errors.IdempotencyInProgress,
+    }
     if issubclass(kind, errors.RequestError):
         assert kind.is_retryable == (kind in pressure)
 

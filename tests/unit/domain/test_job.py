@@ -1,5 +1,7 @@
 """The state machine, retries and progress."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,3 +179,12 @@ class TestProgress:
 
     def test_phase_without_units_stands_at_its_start(self) -> None:
         assert overall_progress(Phase.DENOISING, 0, 0) == PHASE_SPAN[Phase.DENOISING][0]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "status"), [(0, WireStatus.QUEUED), (1, WireStatus.PROCESSING)]
+)
+def test_a_paused_job_looks_as_it_did_when_it_waited(attempt: int, status: WireStatus) -> None:
+    job = replace(make_job(JobState.DELAYED), phase=Phase.PAUSED, attempt=attempt)
+
+    assert (job.is_paused, job.status) == (True, status)

@@ -1,5 +1,6 @@
 """Every limit, on both of its sides."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from vidmill.domain.profile import ModelProfile
 from vidmill.profiles import load_profile
 
 TINY = load_profile("tiny")
-WAN = load_profile("wan2.2-t2v-a14b")
+WAN = load_profile("a14b-quality")
 LIMITS = Limits(
     prompt_max_chars=200,
     negative_prompt_max_chars=500,
@@ -90,6 +91,7 @@ def test_what_lies_on_a_limit_is_allowed(change: dict[str, Any]) -> None:
         ({"fps": 23}, ["frame_rate not_offered"]),
         ({"fps": 0}, ["frame_rate not_offered"]),
         ({"style": "cinematic"}, ["style unsupported"]),
+        ({"camera": "orbit"}, ["camera unsupported"]),
         ({"enable_physics": True}, ["enable_physics unsupported"]),
         ({"language": "fr"}, ["language not_offered"]),
         ({"seed": -1}, ["seed min"]),
@@ -119,9 +121,11 @@ def test_a_problem_states_the_limit_and_the_remedy() -> None:
     assert "shorten" in problem.message
 
 
-def test_a_model_with_prompt_rules_takes_style_and_physics() -> None:
-    assert codes(Order(prompt="x", style="cinematic", enable_physics=True), WAN) == []
+def test_a_model_with_prompt_rules_takes_style_camera_and_physics() -> None:
+    order = Order(prompt="x", style="cinematic", camera="orbit", enable_physics=True)
+    assert codes(order, WAN) == []
     assert codes(Order(prompt="x", style="baroque"), WAN) == ["style not_offered"]
+    assert codes(Order(prompt="x", camera="barrel_roll"), WAN) == ["camera not_offered"]
 
 
 def test_only_sizes_both_operator_and_model_offer_are_on_offer() -> None:
@@ -140,9 +144,26 @@ def test_spec_holds_all_that_determines_the_pixels() -> None:
     assert (spec.seed, spec.fps, spec.steps) == (5, 24, TINY.steps)
 
 
+def test_a_standing_clip_is_drawn_standing() -> None:
+    spec = spec_of(Order(prompt="x", resolution="720p", aspect_ratio="9:16"))
+    assert (spec.size, spec.native) == (Size(720, 1280), Size(48, 80))
+
+
+def test_a_shape_the_model_lacks_is_named() -> None:
+    plain = replace(TINY, shapes={})
+    assert codes(Order(prompt="x", aspect_ratio="1:1"), plain) == ["aspect_ratio not_offered"]
+
+
 def test_a_missing_seed_is_filled_in_and_a_zero_is_not() -> None:
     assert spec_of(Order(prompt="x")).seed == 99
     assert spec_of(Order(prompt="x", seed=0)).seed == 0
+
+
+def test_a_model_without_guidance_refuses_a_negative_prompt_it_would_not_read() -> None:
+    fast = load_profile("a14b-fast")
+    assert codes(Order(prompt="x", negative_prompt="rain"), fast) == ["negative_prompt unsupported"]
+    assert codes(Order(prompt="x"), fast) == []
+    assert shape(Order(prompt="x"), fast).negative_prompt == ""
 
 
 def test_the_models_negative_prompt_is_added_unless_the_caller_opts_out() -> None:

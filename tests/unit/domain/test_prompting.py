@@ -2,7 +2,15 @@
 
 import pytest
 
-from vidmill.domain.prompt_rules import JOINTS, PHYSICS, STYLES, VERSION
+from vidmill.domain.prompt_rules import (
+    CAMERAS,
+    JOINTS,
+    PHYSICS,
+    STYLE_CAMERAS,
+    STYLES,
+    VERSION,
+    Wording,
+)
 from vidmill.domain.prompting import LANGUAGES, detect_language, shape_prompt
 
 
@@ -22,19 +30,53 @@ def test_without_wishes_both_texts_come_back_as_they_went_in() -> None:
         ("\U00020000", "zh"),
         ("", "en"),
         ("Привет", "en"),
+        ("ﾎﾞｰﾙ", "ja"),
+        ("阿尔弗雷德・诺贝尔", "zh"),
+        ("a neon sign that says 営業中", "en"),
+        ("iPhone 15 Pro Max 放在木桌上", "zh"),
     ],
 )
 def test_language_is_told_by_script(text: str, language: str) -> None:
     assert detect_language(text) == language
 
 
+ALL_WORDINGS = {
+    **{f"style.{name}": words for name, words in STYLES.items()},
+    **{f"style.{name}.camera": words for name, words in STYLE_CAMERAS.items()},
+    **{f"camera.{name}": words for name, words in CAMERAS.items()},
+    "physics": PHYSICS,
+}
+
+
+@pytest.mark.parametrize("words", ALL_WORDINGS.values(), ids=ALL_WORDINGS)
+def test_every_rule_speaks_every_language(words: Wording) -> None:
+    assert tuple(words) == LANGUAGES
+    assert [detect_language(text) for text in words.values()] == list(LANGUAGES)
+
+
+def test_no_two_rules_say_the_same() -> None:
+    texts = [words[language] for words in ALL_WORDINGS.values() for language in LANGUAGES]
+
+    assert len(set(texts)) == len(texts)
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_style_speaks_every_language(style: str, language: str) -> None:
-    shaped = shape_prompt("x", language=language, style=style)
+def test_a_style_adds_its_words_and_nothing_else_beside_a_camera(style: str, language: str) -> None:
+    shaped = shape_prompt("x", language=language, style=style, camera="static")
 
-    assert shaped.prompt == f"x{JOINTS[language]}{STYLES[style][language]}"
-    assert [addition.rule for addition in shaped.additions] == [f"style.{style}"]
+    words = [STYLES[style][language], CAMERAS["static"][language]]
+    assert shaped.prompt == JOINTS[language].join(["x", *words])
+    assert [added.rule for added in shaped.additions] == [f"style.{style}", "camera.static"]
+
+
+@pytest.mark.parametrize("style", STYLE_CAMERAS)
+def test_a_style_brings_its_own_camera_where_none_is_named(style: str) -> None:
+    shaped = shape_prompt("x", style=style)
+
+    rules = [f"style.{style}", f"style.{style}.camera"]
+    assert [added.rule for added in shaped.additions] == rules
+    assert shaped.prompt.endswith(STYLE_CAMERAS[style]["en"])
 
 
 def test_words_are_added_in_the_language_of_the_prompt() -> None:
@@ -44,10 +86,11 @@ def test_words_are_added_in_the_language_of_the_prompt() -> None:
     assert shaped.language == "zh"
 
 
-def test_style_comes_before_physics_and_both_are_listed() -> None:
-    shaped = shape_prompt("x", style="warm", enable_physics=True)
+def test_style_comes_before_camera_and_camera_before_physics() -> None:
+    shaped = shape_prompt("x", style="warm", camera="pan_left", enable_physics=True)
 
-    assert [addition.rule for addition in shaped.additions] == ["style.warm", "physics"]
+    rules = ["style.warm", "camera.pan_left", "physics"]
+    assert [addition.rule for addition in shaped.additions] == rules
     assert all(addition.text in shaped.prompt for addition in shaped.additions)
     assert shaped.rules_version == VERSION
 

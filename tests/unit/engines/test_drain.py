@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -66,3 +68,40 @@ def test_too_few_too_many_and_wrongly_sized_frames_fail_the_clip() -> None:
         drained(chunk(0.0), chunk(0.0), num_frames=1)
     with pytest.raises(BadOutput, match=r"\(1, 2, 5\)"):
         drained(torch.zeros(1, 3, 1, 2, 5), num_frames=1)
+
+
+class SlowRoad:
+    """Carries nothing before it is waited for; keeps what was waited for."""
+
+    def __init__(self) -> None:
+        self.arrived: list[tuple[int, ...]] = []
+
+    def __call__(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
+        def wait() -> torch.Tensor:
+            self.arrived.append(tuple(values.shape))
+            return values
+
+        return wait
+
+
+def test_a_chunk_lands_while_the_next_is_drawn_and_the_last_at_the_end() -> None:
+    frames, road = np.zeros((9, 2, 4, 3), np.uint8), SlowRoad()
+    progress: list[int] = []
+    drain = Drain(frames, None, on_chunk=lambda done, _: progress.append(done), carry=road)
+    seen = []
+    for value, num_frames in ((-1.0, 1), (1.0, 4), (0.0, 4)):
+        drain(None, None, chunk(value, num_frames))
+        seen.append(list(progress))
+    drain.finish()
+    assert seen == [[], [1], [1, 5]]
+    assert progress == [1, 5, 9]
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, *[255] * 4, *[128] * 4]
+    assert len(road.arrived) == 6  # pixels of each chunk, and whether they are numbers
+
+
+def test_a_bad_number_in_the_last_chunk_is_found_though_it_lands_late() -> None:
+    frames = np.zeros((1, 2, 4, 3), np.uint8)
+    drain = Drain(frames, None, on_chunk=lambda *_: None, carry=SlowRoad())
+    drain(None, None, chunk(float("nan")))
+    with pytest.raises(BadOutput, match="frame 0 "):
+        drain.finish()

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.loras import make_pair
 from tests.tiny_random import PROFILE_FILE
 from vidmill.domain.clip import Resolution, Size
 from vidmill.domain.errors import ModelInvalid
-from vidmill.domain.profile import ModelProfile
+from vidmill.domain.profile import Distilled, ModelProfile
 from vidmill.engines.folder import check_folder, describe_model, describe_models, require_sound
 from vidmill.profiles import load_profile
 
@@ -116,6 +117,7 @@ def test_a_missing_block_and_a_missing_tensor_are_found(
         folder / "transformer_2/diffusion_pytorch_model.safetensors", "blocks.1.ffn.net.2.bias"
     )
     assert errors(profile, folder) == [
+        ("transformer/config.json", "has num_layers = 3, the profile wants 2"),
         ("transformer/config.json", "means 3 blocks blocks.*, the weights have 2"),
         ("transformer_2/config.json", "means equal blocks, but blocks.1 differs in ffn.net.2.bias"),
     ]
@@ -155,7 +157,7 @@ def test_a_text_encoder_may_store_its_tied_embedding_under_either_name(
 
 
 def test_a_model_other_than_the_profile_means_is_found(profile: ModelProfile, folder: Path) -> None:
-    others = errors(load_profile("wan2.2-t2v-a14b"), folder)
+    others = errors(load_profile("a14b-quality"), folder)
     assert ("vae/config.json", "has z_dim = 4, the profile wants 16") in others
 
 
@@ -173,6 +175,7 @@ def test_a_size_that_diffusers_would_round_is_found(profile: ModelProfile, folde
     sizes = {Resolution.P480: Size(100, 48)}
     odd = dataclasses.replace(profile, sizes=sizes, frame_stride=2)
     assert [problem.split(" (")[0] for _, problem in errors(odd, folder)] == [
+        "cannot draw 48x100",
         "cannot draw 100x48",
         "cannot draw 2k+1 frames",
     ]
@@ -237,16 +240,36 @@ def test_models_are_described_with_what_is_on_this_machine(
     profile: ModelProfile, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
-    tiny, a14b = describe_models()
-    assert (tiny.is_installed, a14b.is_installed, a14b.path) == (True, False, None)
+    *a14b, tiny = describe_models()
+    assert tiny.is_installed
+    assert {(status.is_installed, status.path) for status in a14b} == {(False, None)}
     assert 10**6 < tiny.size_bytes < 12 * 2**20
     given = describe_model(profile, str(folder))
     assert (given.is_installed, given.path) == (True, folder)
-    tiny, _ = describe_models("tiny", model_path=str(folder))
+    tiny = describe_models("tiny", model_path=str(folder))[-1]
     assert (tiny.is_installed, tiny.path) == (False, folder)  # of another shape than the profile
     (folder / "vae/config.json").unlink()
     damaged = describe_model(profile, str(folder))
     assert (damaged.is_installed, len(damaged.findings)) == (False, 1)
+
+
+def test_a_distilled_pair_is_looked_at_with_the_model(
+    profile: ModelProfile, folder: Path, tmp_path: Path
+) -> None:
+    def findings(source: str) -> list[tuple[str, str, str]]:
+        pair = Distilled(source=source, high="high.safetensors", low="low.safetensors")
+        status = describe_model(dataclasses.replace(profile, distilled=pair))
+        return [(f.severity, f.file, f.problem) for f in status.findings]
+
+    absent = "is not on this machine"
+    assert findings("Nobody/Pair") == [
+        ("warning", f"Nobody/Pair/{side}.safetensors", absent) for side in ("high", "low")
+    ]
+    make_pair(tmp_path, 1).high.rename(tmp_path / "high.safetensors")
+    low = f"{tmp_path}/low.safetensors"
+    assert findings(str(tmp_path)) == [("error", low, "is missing")]
+    Path(low).write_bytes(b"torn")
+    assert [severity for severity, file, _ in findings(str(tmp_path)) if file == low] == ["error"]
 
 
 def test_looking_at_models_imports_no_torch() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.builders import make_spec
 from tests.clips import decode, flat_clip, moving_clip
 from tests.watches import RecordingWatch
-from vidmill.domain.clip import DELIVERED_SIZES, ClipSpec, Resolution, Size
+from vidmill.domain.clip import DELIVERED_SIZES, Aspect, ClipSpec, Resolution, Size
 from vidmill.domain.errors import BadOutput, JobCancelled, StorageFailed
 from vidmill.domain.job import Phase
 from vidmill.domain.ports import Frames
@@ -53,7 +53,7 @@ def test_a_colour_survives_the_whole_way(
     tmp_path: Path, rgb: tuple[int, int, int], resolution: Resolution
 ) -> None:
     frames = flat_clip(rgb, num_frames=3)
-    size = DELIVERED_SIZES[resolution]
+    size = DELIVERED_SIZES[resolution, Aspect.WIDE]
     spec = spec_of(frames, size=size, resolution=resolution, duration_s=0.3)
     clip = finish(frames, spec, tmp_path / "out")
     assert np.abs(decode(clip.files["video"].path).astype(int) - rgb).max() <= 4

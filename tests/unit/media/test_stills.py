@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vidmill.domain.clip import Size
-from vidmill.media.stills import preview_size, write_poster, write_preview
+from vidmill.media.stills import preview_size, write_poster, write_preview, write_preview_frame
 
 
 def test_a_poster_keeps_its_colour(tmp_path: Path) -> None:
@@ -13,6 +13,18 @@ def test_a_poster_keeps_its_colour(tmp_path: Path) -> None:
     with Image.open(tmp_path / "p.jpg") as picture:
         assert (picture.format, picture.size, picture.mode) == ("JPEG", (80, 48), "RGB")
         assert np.abs(np.asarray(picture).astype(int) - (200, 30, 90)).max() <= 3
+
+
+def test_a_preview_frame_is_scaled_and_cut_never_distorted(tmp_path: Path) -> None:
+    square = np.zeros((64, 64, 3), np.uint8)
+    square[28:36, 28:36] = 255
+
+    write_preview_frame(tmp_path / "f.jpg", square, Size(320, 180))
+
+    with Image.open(tmp_path / "f.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (320, 180))
+        rows, columns = np.nonzero(np.asarray(picture.convert("L")) > 128)
+        assert [int(np.ptp(rows)), int(np.ptp(columns))] == [39, 39]
 
 
 def test_a_preview_moves_and_repeats_for_ever(tmp_path: Path) -> None:

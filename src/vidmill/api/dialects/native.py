@@ -4,10 +4,13 @@ Submitting and polling are coroutines on the event loop (a thread hop costs more
 docs/benchmarks.md); the rest are plain functions in threads.
 """
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
+from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from vidmill.api import waiting
@@ -15,20 +18,34 @@ from vidmill.api.answers import json_answer, validated_answer
 from vidmill.api.body import read_json
 from vidmill.api.cursors import make_cursor, read_cursor
 from vidmill.api.desk import Desk
-from vidmill.api.dialects import native_query, native_views
+from vidmill.api.dialects import native_explain, native_query, native_views
 from vidmill.api.dialects.native_capabilities import capabilities_doc
-from vidmill.api.dialects.native_request import read_order
+from vidmill.api.dialects.native_request import read_changes, read_order
+from vidmill.api.dialects.served import asset_response
+from vidmill.api.edge import header
+from vidmill.api.errors import Asked, problem
 from vidmill.api.events import EventStream, Teller, has_heard_all, parse_event_id, stream
-from vidmill.api.files import file_response
-from vidmill.api.following import Watcher, changed
+from vidmill.api.following import Watcher, changed, over
 from vidmill.api.load import leave
 from vidmill.api.repeats import REPLAYED, read_key
 from vidmill.api.sockets import TaskSocket
 from vidmill.domain.clip import Asset
-from vidmill.domain.errors import NotFound, TaskCancelled, TaskFailed
+from vidmill.domain.enhancing import Enhancement
+from vidmill.domain.errors import (
+    NotFound,
+    PermissionDenied,
+    QueueFull,
+    QuotaExceeded,
+    ServiceUnavailable,
+    TaskCancelled,
+    TaskFailed,
+    TaskNotFound,
+)
 from vidmill.domain.job import Job, WireStatus
+from vidmill.domain.order import Order
 from vidmill.services.access import Caller
-from vidmill.services.submission import Accepted
+from vidmill.services.preview_frames import preview_frames
+from vidmill.services.submission import Accepted, IdempotencyKey
 from vidmill.services.tasks import TaskView
 from vidmill.telemetry import get_logger
 
@@ -45,19 +62,81 @@ class Native:
 
     async def generate(self, request: Request, caller: Caller) -> Response:
         body = await read_json(request)
-        order = read_order(body, self.desk.check)
+        order = read_order(body, self.desk.single_submission.problems)
         key = read_key(request, body)
+        return await self._submit(request, caller, order, key=key)
+
+    async def regenerate(self, request: Request, caller: Caller) -> Response:
+        changes = await read_json(request, absent={})
+        view = await self.desk.glances.get(request.path_params["task_id"], caller)
+        parent = view.job.public_id
+        order = read_changes(changes, view.job.request, self.desk.single_submission.problems)
+        order = _with_same_text(order, view.job)
+        key = read_key(request, {"regenerate": parent, "changes": changes})
+        return await self._submit(request, caller, order, key=key, parent=parent)
+
+    async def estimate(self, request: Request, caller: Caller) -> Response:
+        order = read_order(await read_json(request), self.desk.submission.problems)
+        return json_answer(await run_in_threadpool(self._estimate, order, request, caller))
+
+    def _estimate(self, order: Order, request: Request, caller: Caller) -> dict[str, Any]:
+        try:
+            job = self.desk.submission.estimate(order, caller)
+        except (PermissionDenied, QueueFull, QuotaExceeded) as refusal:
+            said = problem(refusal, request_id=Asked.of(request.scope).request_id)
+            return native_explain.refused_estimate_doc(said)
+        cost_s = self.desk.submission.forecast.cost_s(job.spec, job.pool)
+        day = self.desk.quota.day(caller.tenant_id, caller.plan)
+        return native_explain.estimate_doc(
+            self.desk.tasks.view(job), gpu_s=cost_s, clips_left_today=day.remaining if day else None
+        )
+
+    async def _submit(
+        self,
+        request: Request,
+        caller: Caller,
+        order: Order,
+        *,
+        key: IdempotencyKey | None,
+        parent: str | None = None,
+    ) -> Response:
+        """Queue *order*; with `Prefer: wait`, answer when it is over or the wait is."""
         desk = self.desk
-        write = await desk.reads.run_quick(lambda: desk.submission.accept(order, caller, key=key))
-        accepted = await waiting.write(desk.app.db, write, order=caller.tenant_id)
+        with desk.under_way.alone(caller, key):
+            order = await self._enhanced(order, caller, key)
+            write = await desk.reads.run_quick(
+                lambda: desk.single_submission.accept(order, caller, key=key, parent=parent)
+            )
+            accepted = await waiting.write(desk.app.db, write, order=caller.tenant_id)
         view = await desk.reads.run_quick(lambda: desk.tasks.view(accepted.job))
+        wait_s = native_query.preferred_wait_s(header(request, b"prefer"))
+        if wait_s and not view.is_over:
+            leave(request.scope)
+            # It is made: no room to wait here, or being deleted meanwhile, does not change that.
+            with contextlib.suppress(ServiceUnavailable, TaskNotFound):
+                view = await over(desk.following, view, caller, timeout_s=wait_s)
         return self._accepted(accepted, view, request, caller)
+
+    async def _enhanced(self, order: Order, caller: Caller, key: IdempotencyKey | None) -> Order:
+        """Have the prompt written out where that is asked for, and not done before.
+
+        Whatever else would refuse the order does so first: a prompt leaves for nothing never.
+        """
+        desk = self.desk
+        if not order.enhance or order.enhanced or desk.enhancer is None:
+            return order
+        await desk.reads.run_quick(lambda: desk.single_submission.accept(order, caller, key=key))
+        if await desk.reads.run_quick(lambda: desk.single_submission.is_repeat(caller, key)):
+            return order
+        return replace(order, enhanced=await desk.enhancer.enhance(order.prompt))
 
     def retry(self, request: Request, caller: Caller) -> Response:
         job = self.desk.tasks.get(request.path_params["task_id"], caller).job
         key = read_key(request, {"retry": job.public_id})
-        write = self.desk.submission.accept_again(job, caller, key=key)
-        accepted = self.desk.app.db.write(write)
+        with self.desk.under_way.alone(caller, key):
+            accepted = self.desk.app.db.write(
+                self.desk.submission.accept_again(job, caller, key=key)
+            )
         return self._accepted(accepted, self.desk.tasks.view(accepted.job), request, caller)
 
     async def status(self, request: Request, caller: Caller) -> Response:
@@ -86,6 +165,16 @@ class Native:
         )
         return validated_answer(doc, request, headers=_pace(view.job))
 
+    def explain(self, request: Request, caller: Caller) -> Response:
+        view = self.desk.tasks.get(request.path_params["task_id"], caller)
+        runs = native_views.attempts_doc(self.desk.tasks.runs(view))
+        frames = [
+            {"step": one.step, "of": one.num_steps, "url": self.desk.links.url(one, request)}
+            for one in preview_frames(self.desk.app.blobs, view)
+        ]
+        doc = native_explain.explain_doc(view, runs=runs, preview_frames=frames)
+        return validated_answer(doc, request, headers=_pace(view.job))
+
     def tasks(self, request: Request, caller: Caller) -> Response:
         asked = native_query.read_query(request, native_query.LIST_PARAMETERS)
         cursor = asked.pop("cursor", None)
@@ -105,7 +194,7 @@ class Native:
             "has_more": page.after is not None,
             "next_cursor": following,
         }
-        return json_answer(doc)
+        return validated_answer(doc, request)
 
     def cancel(self, request: Request, caller: Caller) -> Response:
         view = self.desk.tasks.cancel(request.path_params["task_id"], caller)
@@ -136,22 +225,23 @@ class Native:
         asset = view.job.result.assets.get(variant) if view.job.result else None
         if asset is None:
             raise NotFound(f"the task is {view.status} and has no {variant} yet")
-        elsewhere = self.desk.links.foreign_url(asset, self.desk.links.expires_at())
-        if elsewhere is not None:
-            return RedirectResponse(elsewhere, status_code=302)
-        return file_response(
-            request, self.desk.app.blobs, asset.key, name=f"{view.job.public_id}-{variant}"
-        )
+        return asset_response(self.desk, request, asset, name=f"{view.job.public_id}-{variant}")
 
     def capabilities(self, request: Request, caller: Caller) -> Response:
-        doc = capabilities_doc(self.desk.limits, self.desk.app.profile, is_vip=caller.is_vip)
+        doc = capabilities_doc(
+            self.desk.limits,
+            self.desk.app.profile,
+            is_vip=caller.is_vip,
+            loras=self.desk.loras.offered(caller.tenant_id).values(),
+            has_enhancer=self.desk.enhancer is not None,
+        )
         return validated_answer(doc, request)
 
     def delete(self, request: Request, caller: Caller) -> Response:
         task_id = request.path_params["task_id"]
-        self.desk.tasks.erase(task_id, caller)
-        log.info("job_erased", job_id=task_id, tenant=caller.tenant)
-        return Response(status_code=204)
+        is_gone = self.desk.tasks.erase(task_id, caller)
+        log.info("job_erased", job_id=task_id, tenant=caller.tenant, is_gone=is_gone)
+        return Response(status_code=204 if is_gone else 202)
 
     async def socket(self, socket: WebSocket) -> None:
         await TaskSocket(self.desk, socket, tell=self._teller(socket)).run()
@@ -164,10 +254,10 @@ class Native:
             name = job.lane.name
             self.desk.meter.count_submit(job)
             log.info("job_submitted", job_id=job.public_id, tenant=caller.tenant, lane=name)
-        headers = {**_pace(job), "Location": native_views.links(job.public_id)["status"]}
+        headers = {**_pace(view.job), "Location": native_views.links(job.public_id)["status"]}
         return json_answer(
             self._status(view, request),
-            status=200 if job.is_terminal else 202,
+            status=200 if view.is_over else 202,
             headers=headers | REPLAYED if accepted.is_replay else headers,
         )
 
@@ -198,6 +288,14 @@ def _refuse_if_lost(view: TaskView) -> None:
         raise TaskFailed(f"task {task_id} failed: {view.job.error_message or view.job.error_code}")
     if view.status is WireStatus.CANCELLED:
         raise TaskCancelled(f"task {task_id} was cancelled; submit it again for a result")
+
+
+def _with_same_text(order: Order, source: Job) -> Order:
+    """Keep what the enhancer made of *source*'s prompt where *order* has the same prompt."""
+    made = source.request.get("shaping", {}).get("enhancement")
+    if made is None or not order.enhance or order.prompt != source.request["prompt"]:
+        return order
+    return replace(order, enhanced=Enhancement(**made))
 
 
 def _pace(job: Job) -> dict[str, str]:

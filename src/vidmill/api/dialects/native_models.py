@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vidmill.api.errors import Problem
+from vidmill.domain.remote import Cancel, Progress
+
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
 
 TASK_ID = "t2v_019355f0c3a97c4e9d0b5a6f1e2d3c4b"
@@ -54,6 +57,8 @@ class Links(_Doc):
     cancel: str
     run_next: str
     retry: str
+    regenerate: str
+    explain: str
     events: str
     content: str
 
@@ -87,7 +92,8 @@ class TaskStatus(_Doc):
     prompt: str = Field(description="What the engine reads, additions included.")
     duration: float
     resolution: str
-    parent_task_id: str | None = Field(description="The task that this one repeats.")
+    aspect_ratio: str
+    parent_task_id: str | None = Field(description="The task that this one repeats or varies.")
     links: Links
 
 
@@ -171,6 +177,95 @@ class Task(TaskStatus):
     attempts: list[Attempt]
 
 
+class Enhancement(_Doc):
+    """What a language model made of the prompt, before rules added their words."""
+
+    text: str
+    model: str
+    version: str = Field(description="Of the instructions that it was given.")
+
+
+class Texts(_Doc):
+    """A prompt as it was sent, and as the engine read it."""
+
+    asked: str | None
+    used: str
+
+
+class Frames(_Doc):
+    """Size and number of frames."""
+
+    width: int
+    height: int
+    frames: int
+    frame_rate: int
+
+
+class PreviewFrame(_Doc):
+    """A picture from the middle of a run: what the clip would be, as seen after `step` steps."""
+
+    step: int
+    of: int
+    url: str
+
+
+class DrawnLora(_Doc):
+    name: str
+    strength: float
+    high_sha256: str
+    low_sha256: str
+
+
+class Explanation(_Doc):
+    """All that decided the pixels of a task, and where its time went."""
+
+    task_id: str = Field(examples=[TASK_ID])
+    status: Status
+    prompt: Texts
+    negative_prompt: Texts
+    enhancement: Enhancement | None
+    additions: list[Addition]
+    prompt_rules_version: str | None
+    language: str | None
+    seed: int
+    seed_was_asked_for: bool = Field(description="`false`: it was drawn for you.")
+    steps: int
+    guidance_scale: float
+    guidance_scale_2: float
+    flow_shift: float
+    drawn: Frames = Field(description="What the model draws.")
+    delivered: Frames = Field(description="What the file holds.")
+    model: dict[str, str] = Field(description="Name, revision and hash of its files.")
+    loras: list[DrawnLora] = Field(description="The brand style it is drawn in, if any.")
+    files_made_by: str = Field(description="The task whose run makes, or made, the files.")
+    timings_s: dict[str, float] = Field(description="Seconds by phase of the run that delivered.")
+    attempts: list[Attempt]
+    preview_frames: list[PreviewFrame]
+
+
+class EstimatedPrice(_Doc):
+    credits: int
+
+
+class Estimate(_Doc):
+    """What a task would be if it were submitted now. Nothing was stored, held or charged."""
+
+    cache_hit: bool = Field(description="An identical clip is there, or on its way.")
+    price: EstimatedPrice | None
+    gpu_s: float | None = Field(description="Expected seconds of a GPU; 0 from the cache.")
+    queue_position: int | None
+    eta_start: Interval | None
+    eta_finish: Interval | None
+    clips_left_today: int | None = Field(
+        description="Of your plan's clips a day, this one not counted; null where none is set."
+    )
+    would_be_rejected: Problem | None = Field(description="Why it would be refused now.")
+    request: dict[str, Any] | None = Field(description="The request with its defaults.")
+    prompt: str | None = Field(description="What the engine would read.")
+    negative_prompt: str | None
+    additions: list[Addition]
+
+
 class TaskPage(_Doc):
     """Part of the list."""
 
@@ -202,51 +297,59 @@ class ModelFacts(_Doc):
     steps: int
 
 
+class EngineFacts(_Doc):
+    """Who draws, and what may be expected of it."""
+
+    name: str
+    is_remote: bool = Field(description="Another server draws.")
+    progress: Progress = Field(
+        description="`step`: told at every step; `percent`: as often as its server is asked;"
+        " `state`: no figure while it draws."
+    )
+    cancel: Cancel = Field(
+        description="`now`: a clip stops within a second or so; `queued`, `no`: the task is"
+        " cancelled, but its server draws on, where `queued` only if it had begun."
+    )
+
+
+class OfferedLora(_Doc):
+    name: str
+    strength: float
+    trigger_words: list[str]
+    licence: str
+
+
 class Capabilities(_Doc):
     """What this server can make."""
 
     model: ModelFacts
+    engine: EngineFacts
     resolutions: list[OfferedSize]
+    aspect_ratios: dict[str, list[str]]
     duration: Span
     frame_rates: list[int]
     default_frame_rate: int
     native_frame_rate: int
     languages: list[str]
     styles: list[str]
+    cameras: list[str] = Field(description="Terms that `camera` may name.")
     enable_physics: bool
+    loras: list[OfferedLora] = Field(description="Brand styles that `lora` may name.")
+    enhance: bool = Field(description="A prompt enhancer is configured.")
     prompt_rules_version: str | None
     default_negative_prompt: str
     priorities: list[str]
     limits: dict[str, int]
 
 
-class FieldError(_Doc):
-    """One wrong field."""
-
-    pointer: str = Field(examples=["#/prompt"])
-    code: str = Field(examples=["max_length"])
-    message: str
-    limit: int | float | str | None = None
-
-
-class Problem(_Doc):
-    """RFC 9457 problem details. `code` is stable; docs/errors.md lists all of them."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str
-    retryable: bool
-    errors: list[FieldError] | None = None
-
-
 class Check(_Doc):
     name: str
     ok: bool
     detail: str
+
+
+class Alive(_Doc):
+    status: Literal["ok"]
 
 
 class Readiness(_Doc):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,21 +35,35 @@ def read_query(request: Request, parsers: Mapping[str, Parser]) -> dict[str, Any
     Raises:
         InvalidRequest: A value is wrong, a parameter is unknown, or one is given twice.
     """
+    query = request.scope["query_string"].decode("latin-1")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return read_pairs(pairs, parsers, place="query", unknown="unknown_parameter")
+
+
+def read_pairs(
+    pairs: Iterable[tuple[str, str]], parsers: Mapping[str, Parser], *, place: str, unknown: str
+) -> dict[str, Any]:
+    """Return the values of *pairs*, which stand in *place*; *unknown* is the code of a wrong name.
+
+    Raises:
+        InvalidRequest: As `read_query`.
+    """
     wrong: list[FieldProblem] = []
     values: dict[str, Any] = {}
-    query = request.scope["query_string"].decode("latin-1")
-    for name, text in parse_qsl(query, keep_blank_values=True):
+    for name, text in pairs:
+        pointer = "/".join(filter(None, ("#", place, name[:60])))
         parser = parsers.get("metadata.KEY" if METADATA_NAME.fullmatch(name) else name)
         if parser is None:
-            known = ", ".join(parsers)
-            wrong.append(_problem(name, "unknown_parameter", f"choose from: {known}"))
+            message = f"choose from: {', '.join(parsers)}"
+            wrong.append(FieldProblem(pointer=pointer, code=unknown, message=message))
         elif name in values:
-            wrong.append(_problem(name, "repeated", "give it once"))
+            wrong.append(FieldProblem(pointer=pointer, code="repeated", message="give it once"))
         else:
             try:
                 values[name] = parser(text)
             except ValueError as error:
-                wrong.append(_problem(name, "not_offered", str(error)))
+                problem = FieldProblem(pointer=pointer, code="not_offered", message=str(error))
+                wrong.append(problem)
     if wrong:
         raise InvalidRequest(wrong)
     return values
@@ -68,6 +82,16 @@ def wait_s(text: str) -> float:
     if not 0 <= seconds <= WAIT_MAX_S:
         raise ValueError(f"it must be 0 to {WAIT_MAX_S:g} seconds")
     return seconds
+
+
+_PREFER = re.compile(r"wait=(\d{1,5})(?:\.\d+)?")
+
+
+def preferred_wait_s(prefer: str | None) -> float:
+    """Return the seconds of `Prefer: wait=n` (RFC 7240 §4.3), at most `WAIT_MAX_S`; 0 = none."""
+    parts = (part.strip().lower() for part in (prefer or "").split(","))
+    waits = (match for part in parts if (match := _PREFER.fullmatch(part)))
+    return next((min(WAIT_MAX_S, float(match[1])) for match in waits), 0.0)
 
 
 def page_size(text: str) -> int:

@@ -7,23 +7,37 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from vidmill.domain.clip import SEED_MAX, normalise_text
+from vidmill.domain.clip import SEED_MAX, Aspect, forbidden_characters, normalise_text
 from vidmill.domain.errors import FieldProblem, InvalidRequest
+from vidmill.domain.lora import STRENGTH_MAX
 from vidmill.domain.order import (
     CLIENT_REFERENCE_MAX_CHARS,
     METADATA_MAX_PAIRS,
     PRIORITIES,
     Order,
 )
-from vidmill.domain.prompt_rules import STYLES
+from vidmill.domain.prompt_rules import CAMERAS, STYLES
 from vidmill.domain.prompting import LANGUAGES
 
 Check = Callable[[Order], list[FieldProblem]]
+
+NAME_MAX_CHARS = 200
 
 
 def _schema(**facts: Any) -> Any:
     """Facts for the documentation alone: the limits themselves are checked by `domain.order`."""
     return Field(json_schema_extra=facts)
+
+
+class LoraChoice(BaseModel):
+    """A registered LoRA, and how much of it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, _schema(maxLength=64)] = Field(description="What it is called.")
+    strength: Annotated[float | None, _schema(exclusiveMinimum=0, maximum=STRENGTH_MAX)] = Field(
+        None, description="Absent = the LoRA's own, shown on the task."
+    )
 
 
 class GenerateBody(BaseModel):
@@ -51,7 +65,10 @@ class GenerateBody(BaseModel):
         True, description="Append the model's own negative prompt; the task shows what was used."
     )
     resolution: Annotated[str, _schema(enum=["480p", "720p"])] = Field(
-        "720p", description="Delivered size: 832x480 or 1280x720."
+        "720p", description="Delivered size: 832x480 or 1280x720 at 16:9."
+    )
+    aspect_ratio: Annotated[str, _schema(enum=list(Aspect))] = Field(
+        "16:9", description="Shape of the picture; every shape has about as many pixels."
     )
     duration: Annotated[float, _schema(minimum=3.0, maximum=10.0)] = Field(
         5.0, description="Seconds, in steps of 0.1."
@@ -63,11 +80,21 @@ class GenerateBody(BaseModel):
         None,
         description="Adds the style's words to the prompt, visibly, where the model has rules.",
     )
+    camera: Annotated[str | None, _schema(examples=list(CAMERAS))] = Field(
+        None,
+        description="How the camera moves: adds words, visibly, where the model has rules. It takes"
+        " the place of a style's own camera.",
+    )
     language: Annotated[str | None, _schema(examples=list(LANGUAGES))] = Field(
         None, description="Of the words that rules add; absent = the prompt's own."
     )
     enable_physics: bool = Field(
         False, description="Adds words that ask for plausible motion, where the model has rules."
+    )
+    enhance: bool = Field(
+        False,
+        description="A language model of the operator's writes the prompt out first; the task shows"
+        " both. Refused where none is configured.",
     )
     seed: Annotated[int | None, _schema(minimum=0, maximum=SEED_MAX)] = Field(
         None, description="Same seed, same clip; absent = a random one, shown on the task."
@@ -86,15 +113,13 @@ class GenerateBody(BaseModel):
     metadata: Annotated[dict[str, str] | None, _schema(maxProperties=METADATA_MAX_PAIRS)] = Field(
         None, description="Short pairs of text, echoed on the task."
     )
-    webhook_url: Any = Field(None, description="Refused in this release: follow the events.")
-    lora: Any = Field(None, description="Refused in this release.")
+    webhook_url: Annotated[str | None, _schema(format="uri")] = Field(
+        None, description="Told when it is over, signed with your default secret; see webhooks."
+    )
+    lora: LoraChoice | None = Field(
+        None, description="The brand style to draw in; `GET /v1/t2v/loras` lists them."
+    )
 
-
-LATER: Mapping[str, str] = {
-    "webhook_url": "callbacks come with a later release; leave it out and follow the task's events",
-    "lora": "LoRAs come with a later release; leave it out",
-}
-"""Fields that are known, and not there yet: refusing them is better than ignoring them."""
 
 _CODES: Mapping[str, str] = {
     "missing": "required",
@@ -110,6 +135,7 @@ _REMEDIES: Mapping[str, str] = {
     "float_type": "it must be a number, without quotes",
     "finite_number": "it must be a finite number",
     "dict_type": "it must be an object of text pairs",
+    "model_attributes_type": "it must be a JSON object",
     "string_unicode": "it is not valid Unicode",
     "model_type": "the body must be a JSON object",
 }
@@ -124,11 +150,23 @@ def read_order(data: object, check: Check) -> Order:
     try:
         body = GenerateBody.model_validate(data)
     except ValidationError as error:
-        wrong = [_field_problem(detail) for detail in error.errors(include_url=False)]
+        wrong = [field_problem(detail) for detail in error.errors(include_url=False)]
         raise InvalidRequest([*wrong, *_also_wrong(data, wrong, check)]) from None
-    if later := _later(body):
-        raise InvalidRequest([*later, *check(_order(body))])
     return _order(body)
+
+
+def read_changes(data: object, asked: Mapping[str, Any], check: Check) -> Order:
+    """Return the order of a task made from *asked*, the request of another, and changes to it.
+
+    Without a seed in *data* it takes a new one, and without `cache` it is made anew.
+
+    Raises:
+        InvalidRequest: As `read_order`.
+    """
+    if not isinstance(data, dict):
+        return read_order(data, check)
+    kept = {name: asked[name] for name in GenerateBody.model_fields if asked.get(name) is not None}
+    return read_order({**kept, "seed": None, "cache": False, **data}, check)
 
 
 def _order(body: GenerateBody) -> Order:
@@ -138,16 +176,22 @@ def _order(body: GenerateBody) -> Order:
         negative_prompt=normalise_text(body.negative_prompt or ""),
         use_default_negative_prompt=body.use_default_negative_prompt,
         resolution=body.resolution,
+        aspect_ratio=body.aspect_ratio,
         duration_s=body.duration,
         fps=body.frame_rate,
         style=body.style,
+        camera=body.camera,
         language=body.language,
         enable_physics=body.enable_physics,
+        lora=body.lora.name if body.lora else None,
+        lora_strength=body.lora.strength if body.lora else None,
+        enhance=body.enhance,
         seed=body.seed,
         priority=body.priority,
         client_reference=None if reference is None else normalise_text(reference),
         metadata=body.metadata or {},
         cache=body.cache,
+        webhook_url=body.webhook_url,
     )
 
 
@@ -162,21 +206,36 @@ def _also_wrong(data: object, wrong: Iterable[FieldProblem], check: Check) -> li
         if name in GenerateBody.model_fields and name not in bad
     }
     body = GenerateBody.model_validate({"prompt": "-", **good})
-    return [*_later(body), *check(_order(body))]
+    return check(_order(body))
 
 
-def _later(body: GenerateBody) -> list[FieldProblem]:
-    return [
-        FieldProblem(pointer=f"#/{name}", code="unsupported", message=remedy)
-        for name, remedy in LATER.items()
-        if getattr(body, name) is not None
-    ]
+def text_problems(name: str, text: str) -> list[FieldProblem]:
+    """Return what is wrong with *text*, a name that the caller gives to a thing of his."""
+
+    def problem(code: str, message: str, limit: int | None = None) -> FieldProblem:
+        return FieldProblem(pointer=f"#/{name}", code=code, message=message, limit=limit)
+
+    if not text.strip():
+        return [problem("blank", "it is blank; leave it out")]
+    if len(text) > NAME_MAX_CHARS:
+        message = f"it has {len(text)} characters, the limit is {NAME_MAX_CHARS}; shorten it"
+        return [problem("max_length", message, NAME_MAX_CHARS)]
+    if bad := forbidden_characters(text):
+        message = f"it holds {', '.join(bad[:5])}; remove control and surrogate characters"
+        return [problem("forbidden_character", message)]
+    return []
 
 
-def _field_problem(detail: ErrorDetails) -> FieldProblem:
+def field_problem(
+    detail: ErrorDetails, known: Iterable[str] = GenerateBody.model_fields
+) -> FieldProblem:
+    """Return what *detail* says, in our words; *known* are the fields there are."""
     kind, path = detail["type"], detail["loc"]
-    is_unknown = kind == "extra_forbidden"
-    message = _did_you_mean(str(path[-1])) if is_unknown else _REMEDIES.get(kind, detail["msg"])
+    message = _REMEDIES.get(kind, detail["msg"])
+    if kind == "extra_forbidden":
+        message = _did_you_mean(
+            str(path[-1]), LoraChoice.model_fields if path[0] == "lora" else known
+        )
     return FieldProblem(
         pointer="".join(["#", *(f"/{_escaped(str(part))}" for part in path)]),
         code=_CODES.get(kind, "type"),
@@ -184,8 +243,8 @@ def _field_problem(detail: ErrorDetails) -> FieldProblem:
     )
 
 
-def _did_you_mean(name: str) -> str:
-    near = difflib.get_close_matches(name[:60], GenerateBody.model_fields, n=1)
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:60], list(known), n=1)
     hint = f"did you mean {near[0]!r}?" if near else "remove it"
     return f"there is no field {name[:60]!r}; {hint}"
 

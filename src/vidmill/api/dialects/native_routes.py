@@ -11,14 +11,28 @@ from vidmill.api.dialects import native_query as queries
 from vidmill.api.dialects.native import Native
 from vidmill.api.dialects.native_request import GenerateBody
 from vidmill.api.dialects.native_views import PREFIX
-from vidmill.api.repeats import KEY_MAX_CHARS
+from vidmill.api.dialects.native_webhook_routes import webhook_routes
+from vidmill.api.dialects.served import FILE_TYPES
+from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
 from vidmill.domain.job import WireStatus
+from vidmill.domain.permission import Scope
 
 _PACE = {"Retry-After": "Seconds to wait before the next look, while the task is live."}
 _ETAG = {"ETag": "Of the content; send it back in If-None-Match."}
 _UNCHANGED = Answer(description="Nothing changed since the ETag you sent.", media_type="")
+
+
+_OF_ORDERS = (
+    errors.InvalidRequest,
+    errors.MalformedBody,
+    errors.BodyTooLarge,
+    errors.UnsupportedMediaType,
+    errors.PermissionDenied,
+    errors.ServiceUnavailable,
+)
+_OF_KEYS = (errors.IdempotencyKeyReused, errors.IdempotencyInProgress)
 
 
 def native_routes(desk: Desk) -> Sequence[Route]:
@@ -30,6 +44,7 @@ def native_routes(desk: Desk) -> Sequence[Route]:
         *_listing(native),
         _events(native),
         _content(native),
+        *webhook_routes(desk),
     )
 
 
@@ -48,32 +63,66 @@ def _making(native: Native) -> tuple[Route, ...]:
             "Idempotency-Replayed": "`true`: the key was used before; this is the task it made.",
         },
     )
-    cached = Answer(description="Done: an identical clip was there.", model=models.TaskStatus)
+    cached = Answer(
+        description="Done: an identical clip was there, or you preferred to wait.",
+        model=models.TaskStatus,
+    )
     return (
         Route(
             method="POST",
             path=f"{PREFIX}/generate",
             handler=native.generate,
             summary="Submit a clip",
+            permission=Scope.SUBMIT,
+            is_creating=True,
             body=GenerateBody,
             answers={202: accepted, 200: cached},
             errors=(
-                errors.InvalidRequest,
-                errors.MalformedBody,
-                errors.BodyTooLarge,
-                errors.UnsupportedMediaType,
-                errors.PermissionDenied,
-                errors.IdempotencyKeyReused,
+                *_OF_ORDERS,
+                *_OF_KEYS,
                 errors.QueueFull,
-                errors.ServiceUnavailable,
+                errors.QuotaExceeded,
+                errors.EnhancerUnavailable,
             ),
-            parameters=(_IDEMPOTENCY_KEY,),
+            parameters=(IDEMPOTENCY_KEY, _PREFER),
+        ),
+        Route(
+            method="POST",
+            path=f"{PREFIX}/estimate",
+            handler=native.estimate,
+            summary="What a clip would cost, and when it would be done; nothing is stored",
+            permission=Scope.READ,
+            body=GenerateBody,
+            answers={200: Answer(description="The estimate.", model=models.Estimate)},
+            errors=_OF_ORDERS,
+        ),
+        Route(
+            method="POST",
+            path=f"{PREFIX}/tasks/{{task_id}}/regenerate",
+            handler=native.regenerate,
+            summary="Make a task like this one, with another seed and whatever the body changes",
+            permission=Scope.SUBMIT,
+            is_creating=True,
+            body=GenerateBody,
+            is_body_partial=True,
+            answers={202: accepted, 200: cached},
+            errors=(
+                *_OF_ORDERS,
+                *_OF_KEYS,
+                errors.TaskNotFound,
+                errors.QueueFull,
+                errors.QuotaExceeded,
+                errors.EnhancerUnavailable,
+            ),
+            parameters=(_task_id("path"), IDEMPOTENCY_KEY, _PREFER),
         ),
         Route(
             method="POST",
             path=f"{PREFIX}/tasks/{{task_id}}/retry",
             handler=native.retry,
             summary="Make a finished task once more, with the same seed, as a new task",
+            permission=Scope.SUBMIT,
+            is_creating=True,
             answers={202: accepted},
             errors=(
                 errors.TaskNotFound,
@@ -81,10 +130,12 @@ def _making(native: Native) -> tuple[Route, ...]:
                 errors.InvalidRequest,
                 errors.PermissionDenied,
                 errors.IdempotencyKeyReused,
+                errors.IdempotencyInProgress,
                 errors.QueueFull,
+                errors.QuotaExceeded,
                 errors.ServiceUnavailable,
             ),
-            parameters=(_task_id("path"), _IDEMPOTENCY_KEY),
+            parameters=(_task_id("path"), IDEMPOTENCY_KEY),
         ),
         *_ending(native),
     )
@@ -96,9 +147,16 @@ def _ending(native: Native) -> tuple[Route, ...]:
             method="DELETE",
             path=f"{PREFIX}/tasks/{{task_id}}",
             handler=native.delete,
-            summary="Delete a task and its files for good; a waiting one is cancelled first",
-            answers={204: Answer(description="Nothing is left of it.", media_type="")},
-            errors=(errors.TaskNotFound, errors.TaskStillLive, errors.ServiceUnavailable),
+            summary="Delete a task and its files for good, whatever it is doing",
+            permission=Scope.SUBMIT,
+            answers={
+                204: Answer(description="Nothing is left of it.", media_type=""),
+                202: Answer(
+                    description="Nobody finds it any more; the rest goes when its run has stopped.",
+                    media_type="",
+                ),
+            },
+            errors=(errors.TaskNotFound, errors.ServiceUnavailable),
             parameters=(_task_id("path"),),
         ),
         Route(
@@ -106,6 +164,7 @@ def _ending(native: Native) -> tuple[Route, ...]:
             path=f"{PREFIX}/tasks/{{task_id}}/cancel",
             handler=native.cancel,
             summary="Cancel a task",
+            permission=Scope.SUBMIT,
             answers={
                 200: Answer(description="Cancelled.", model=models.TaskStatus),
                 202: Answer(description="It runs, and is stopping.", model=models.TaskStatus),
@@ -118,6 +177,7 @@ def _ending(native: Native) -> tuple[Route, ...]:
             path=f"{PREFIX}/tasks/{{task_id}}/run-next",
             handler=native.run_next,
             summary="Put a queued task before your other queued ones; other users lose nothing",
+            permission=Scope.SUBMIT,
             answers={200: Answer(description="It is your next.", model=models.TaskStatus)},
             errors=(errors.TaskNotFound, errors.TaskNotQueued, errors.ServiceUnavailable),
             parameters=(_task_id("path"),),
@@ -132,6 +192,7 @@ def _looking(native: Native) -> tuple[Route, ...]:
             path=f"{PREFIX}/status",
             handler=native.status,
             summary="How a task stands",
+            permission=Scope.READ,
             answers={
                 200: Answer(
                     description="The state.", model=models.TaskStatus, headers={**_PACE, **_ETAG}
@@ -156,6 +217,7 @@ def _looking(native: Native) -> tuple[Route, ...]:
             path=f"{PREFIX}/result/{{task_id}}",
             handler=native.result,
             summary="The finished result",
+            permission=Scope.READ,
             answers={
                 200: Answer(description="The result.", model=models.TaskResult, headers=_ETAG),
                 202: Answer(
@@ -178,15 +240,35 @@ def _listing(native: Native) -> tuple[Route, ...]:
             path=f"{PREFIX}/tasks",
             handler=native.tasks,
             summary="List and search tasks",
-            answers={200: Answer(description="A page.", model=models.TaskPage)},
+            permission=Scope.READ,
+            answers={
+                200: Answer(description="A page.", model=models.TaskPage, headers=_ETAG),
+                304: _UNCHANGED,
+            },
             errors=(errors.InvalidRequest, errors.InvalidCursor),
-            parameters=_list_parameters(),
+            parameters=(*_list_parameters(), _if_none_match()),
+        ),
+        Route(
+            method="GET",
+            path=f"{PREFIX}/tasks/{{task_id}}/explain",
+            handler=native.explain,
+            summary="Why a clip is as it is: what decided its pixels, and where its time went",
+            permission=Scope.READ,
+            answers={
+                200: Answer(
+                    description="The explanation.", model=models.Explanation, headers=_ETAG
+                ),
+                304: _UNCHANGED,
+            },
+            errors=(errors.TaskNotFound, errors.ServiceUnavailable),
+            parameters=(_task_id("path"), _if_none_match()),
         ),
         Route(
             method="GET",
             path=f"{PREFIX}/tasks/{{task_id}}",
             handler=native.task,
             summary="Everything about a task",
+            permission=Scope.READ,
             answers={
                 200: Answer(description="The task.", model=models.Task, headers=_ETAG),
                 304: _UNCHANGED,
@@ -199,6 +281,7 @@ def _listing(native: Native) -> tuple[Route, ...]:
             path=f"{PREFIX}/capabilities",
             handler=native.capabilities,
             summary="What this server can make",
+            permission=Scope.READ,
             answers={
                 200: Answer(description="Limits and model.", model=models.Capabilities),
                 304: _UNCHANGED,
@@ -213,6 +296,7 @@ def _events(native: Native) -> Route:
         path=f"{PREFIX}/tasks/{{task_id}}/events",
         handler=native.events,
         summary="Follow a task by server-sent events",
+        permission=Scope.READ,
         answers={
             200: Answer(
                 description="`id: attempt.seq`, `event: t2v.task.<what>`, `data`: an envelope "
@@ -236,10 +320,11 @@ def _content(native: Native) -> Route:
         path=f"{PREFIX}/tasks/{{task_id}}/content",
         handler=native.content,
         summary="Download a file of a finished task",
+        permission=Scope.READ,
         also_head=True,
         answers={
-            200: Answer(description="The file.", media_type="video/mp4"),
-            206: Answer(description="The part you asked for.", media_type="video/mp4"),
+            200: Answer(description="The file.", media_type=FILE_TYPES),
+            206: Answer(description="The part you asked for.", media_type=FILE_TYPES),
             302: Answer(description="Where the store serves it.", media_type=""),
             304: _UNCHANGED,
         },
@@ -291,12 +376,12 @@ def _list_parameters() -> tuple[Mapping[str, Any], ...]:
     )
 
 
-_IDEMPOTENCY_KEY: Mapping[str, Any] = {
-    "name": "Idempotency-Key",
+_PREFER: Mapping[str, Any] = {
+    "name": "Prefer",
     "in": "header",
-    "description": "Your name for this request, 1 to 255 visible characters, bare or quoted. "
-    "Sent again within 24 hours it makes nothing new: the answer is the same task.",
-    "schema": {"type": "string", "maxLength": KEY_MAX_CHARS},
+    "description": f"`wait=n`: answer when the task is over, after n seconds at most (0 to "
+    f"{queries.WAIT_MAX_S:g}); 202 if it still goes on then.",
+    "schema": {"type": "string", "examples": ["wait=20"]},
 }
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from vidmill.domain.clip import Asset, ClipResult
+from vidmill.domain.clip import Aspect, Asset, ClipResult
 from vidmill.domain.errors import WORK_ERRORS
 from vidmill.domain.eta import Interval
 from vidmill.domain.job import Job, JobState
@@ -40,24 +40,25 @@ def status_doc(view: TaskView, url_of: UrlOf) -> dict[str, Any]:
         "max_attempts": job.max_attempts,
         "queue_position": outlook.position,
         "eta": {"p50": eta.p50, "p90": eta.p90} if eta else None,
-        "eta_start": _interval(outlook.start),
-        "eta_finish": _interval(outlook.finish),
+        "eta_start": interval_doc(outlook.start),
+        "eta_finish": interval_doc(outlook.finish),
         "cached": view.is_cached,
         "price": {"credits": job.price_credits, "state": view.price_state},
         "cancel_requested": job.is_cancel_requested,
         "result_url": url_of(video) if video else None,
         "error_message": job.error_message,
-        "error": _error(job),
+        "error": error_doc(job),
         "created_at": instant(job.submitted_at),
         "started_at": instant(run.started_at),
         "finished_at": instant(job.finished_at),
-        "retry_at": instant(run.not_before) if run.state is JobState.DELAYED else None,
+        "retry_at": _retry_at(run),
         "queued_s": _between(job.submitted_at, job.started_at),
         "running_s": _between(job.started_at, job.finished_at),
         "client_reference": job.client_reference,
         "prompt": job.spec.prompt,
         "duration": job.spec.duration_s,
         "resolution": job.spec.resolution,
+        "aspect_ratio": job.request.get("aspect_ratio", Aspect.WIDE),
         "parent_task_id": job.parent,
         "links": links(job.public_id),
     }
@@ -73,6 +74,8 @@ def links(task_id: str) -> dict[str, str]:
         "cancel": f"{task}/cancel",
         "run_next": f"{task}/run-next",
         "retry": f"{task}/retry",
+        "regenerate": f"{task}/regenerate",
+        "explain": f"{task}/explain",
         "events": f"{task}/events",
         "content": f"{task}/content",
     }
@@ -119,7 +122,7 @@ def task_doc(
 
 
 def _result(result: ClipResult, url_of: UrlOf, *, expires_at: int) -> dict[str, Any]:
-    files = {name: _file(asset, url_of) for name, asset in result.assets.items()}
+    files = {name: file_doc(asset, url_of) for name, asset in result.assets.items()}
     video = files["video"]
     return {
         **video,
@@ -141,7 +144,7 @@ def _result(result: ClipResult, url_of: UrlOf, *, expires_at: int) -> dict[str, 
     }
 
 
-def _file(asset: Asset, url_of: UrlOf) -> dict[str, Any]:
+def file_doc(asset: Asset, url_of: UrlOf) -> dict[str, Any]:
     return {
         "url": url_of(asset),
         "content_type": asset.content_type,
@@ -153,7 +156,8 @@ def _file(asset: Asset, url_of: UrlOf) -> dict[str, Any]:
     }
 
 
-def _error(job: Job) -> Mapping[str, Any] | None:
+def error_doc(job: Job) -> Mapping[str, Any] | None:
+    """Return why the last run of *job* failed, if one did."""
     if job.error_code is None:
         return None
     kind = WORK_ERRORS.get(job.error_code)
@@ -164,10 +168,16 @@ def _error(job: Job) -> Mapping[str, Any] | None:
     }
 
 
-def _interval(interval: Interval | None) -> dict[str, float] | None:
+def interval_doc(interval: Interval | None) -> dict[str, float] | None:
+    """Return when something is expected, seconds from now."""
     if interval is None:
         return None
     return {"p10": interval.p10, "p50": interval.p50, "p90": interval.p90}
+
+
+def _retry_at(run: Job) -> str | None:
+    is_set = run.state is JobState.DELAYED and not run.is_paused
+    return instant(run.not_before) if is_set else None
 
 
 def _between(start: float | None, end: float | None) -> float | None:

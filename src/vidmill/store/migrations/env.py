@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from vidmill.store.models import metadata
+from vidmill.store.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,163 @@
+"""`vidmill models plan`: which layout of a model fits a GPU, and why."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidmill.cli.options import Json, terminal
+from vidmill.cli.output import CommandError, Exit, Terminal, reported
+
+if TYPE_CHECKING:
+    from vidmill.domain.layout import MemoryPlan, Need
+    from vidmill.domain.profile import ModelProfile
+
+_GB = 1e9
+_LEGEND = (
+    "experts, text, VAE: GB that rest on each GPU; encoding, denoising, decoding: on it at most;"
+    " host: weights that wait in host memory"
+)
+
+
+def plan(
+    context: typer.Context,
+    *,
+    gpu_memory: Annotated[
+        float, typer.Option("--gpu-memory", help="Memory of one GPU, GB of 10^9 bytes.")
+    ],
+    gpus: Annotated[int, typer.Option(help="GPUs that share a clip: 1, 2, 4 or 8.")] = 1,
+    profile: Annotated[
+        str,
+        typer.Option(help="Profile to plan for; default: all but toys.", show_default=False),
+    ] = "",
+    path: Annotated[
+        Path | None,
+        typer.Option("--path", help="Folder whose files are counted.", show_default=False),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(help="Seconds of the clips; default: as warmed.", show_default=False)
+    ] = 0.0,
+    is_json: Json = False,
+) -> None:
+    """Say which layout of a model fits a GPU, and why: bytes per part, nothing is loaded."""
+    term = terminal(context, is_json=is_json)
+    with reported(term):
+        _check(gpu_memory, gpus)
+        plans = [
+            (chosen, _plan(chosen, path, device_gb=gpu_memory, gpus=gpus, duration_s=duration))
+            for chosen in _profiles(profile)
+        ]
+        if is_json:
+            term.document([_document(*planned) for planned in plans])
+        else:
+            for chosen, made in plans:
+                _print(term, chosen, made)
+            term.out.print(_LEGEND, style="dim")
+        if any(made.chosen is None for _, made in plans):
+            raise typer.Exit(Exit.FAILED)
+
+
+def _check(gpu_memory: float, gpus: int) -> None:
+    from vidmill.domain.layout import GPU_COUNTS
+
+    if not 0 < gpu_memory < 10_000:  # noqa: PLR2004  # beyond, bytes were meant
+        raise CommandError(
+            f"--gpu-memory {gpu_memory:g} is no size of a GPU; give GB, for example 80"
+        )
+    if gpus not in GPU_COUNTS:
+        counts = ", ".join(map(str, GPU_COUNTS))
+        raise CommandError(f"{gpus} GPUs cannot share a clip; give one of: {counts}")
+
+
+def _profiles(name: str) -> "list[ModelProfile]":
+    from vidmill.profiles import all_profiles, load_profile
+
+    if not name:
+        return [p for p in all_profiles() if p.params_m and p.remote is None]
+    try:
+        profile = load_profile(name)
+    except (LookupError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    if profile.remote is not None:
+        raise CommandError(f"{name} is drawn by another server: no memory of this one is needed")
+    return [profile]
+
+
+def _plan(
+    profile: "ModelProfile", path: Path | None, *, device_gb: float, gpus: int, duration_s: float
+) -> "MemoryPlan":
+    from vidmill.domain.errors import ModelInvalid
+    from vidmill.domain.layout import plan_memory
+    from vidmill.engines.anatomy import anatomy_of, largest_size
+    from vidmill.engines.hub import local_folder
+    from vidmill.profiles import resolve_source
+
+    if path is not None and not path.is_dir():
+        raise CommandError(f"there is no folder {path}")
+    source = resolve_source(profile, str(path.absolute()) if path else "")
+    try:
+        anatomy = anatomy_of(profile, local_folder(source, profile.revision))
+    except ModelInvalid as error:
+        raise CommandError(str(error)) from error
+    return plan_memory(
+        anatomy,
+        profile.layouts,
+        size=largest_size(profile),
+        num_frames=profile.num_frames(duration_s or profile.warm_duration_s),
+        device_bytes=round(device_gb * _GB),
+        gpus=gpus,
+    )
+
+
+def _document(profile: "ModelProfile", made: "MemoryPlan") -> dict[str, Any]:
+    return {
+        "profile": profile.name,
+        "gpus": made.gpus,
+        "device_bytes": made.device_bytes,
+        "usable_bytes": made.usable_bytes,
+        "size": str(made.size),
+        "num_frames": made.num_frames,
+        "layout": made.chosen.layout if made.chosen else None,
+        "layouts": [
+            {
+                "layout": need.layout,
+                "fits": need.peak_bytes <= made.usable_bytes,
+                "spare_bytes": made.usable_bytes - need.peak_bytes,
+                "resting_bytes": dict(need.resting),
+                "peak_bytes": dict(need.peaks),
+                "host_bytes": need.host_bytes,
+            }
+            for need in made.needs
+        ],
+    }
+
+
+def _print(term: Terminal, profile: "ModelProfile", made: "MemoryPlan") -> None:
+    from rich.table import Table
+
+    found = f"[green]{made.chosen.layout}[/green]" if made.chosen else "[red]none fits[/red]"
+    each = f"{made.gpus} GPUs" if made.gpus > 1 else "one GPU"
+    term.out.print(
+        f"[bold]{profile.name}[/bold], {made.size} x {made.num_frames} frames on {each} of"
+        f" {_gb(made.device_bytes)} GB ({_gb(made.usable_bytes)} usable): {found}"
+    )
+    table = Table("layout", box=None, pad_edge=False)
+    for column in ("experts", "text", "VAE", "encoding", "denoising", "decoding", "host"):
+        table.add_column(column, justify="right")
+    table.add_column("GB", no_wrap=True)
+    for need in made.needs:
+        cells = (*need.resting.values(), *need.peaks.values(), need.host_bytes)
+        style = "bold" if need is made.chosen else None
+        table.add_row(need.layout, *map(_gb, cells), _verdict(need, made), style=style)
+    term.out.print(table)
+
+
+def _verdict(need: "Need", made: "MemoryPlan") -> str:
+    spare = made.usable_bytes - need.peak_bytes
+    if spare >= 0:
+        return f"[green]fits, {_gb(spare)} left[/green]"
+    return f"[red]{_gb(-spare)} too much[/red]"
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / _GB:.1f}" if size_bytes >= _GB / 10 or not size_bytes else "< 0.1"

@@ -1,0 +1,146 @@
+"""Joining storyboards whose shots are all there: one at a time in each process that serves.
+
+Whoever takes one has a lease and renews it; when he dies, another begins anew in a folder of its
+own. The write that publishes the files names the revision and the attempt, so it happens once.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+from vidmill.domain.clip import Asset
+from vidmill.domain.errors import JobCancelled, ShotMissing, StorageFailed, WorkError
+from vidmill.domain.ports import BlobStore
+from vidmill.domain.storyboard import JoinedClip, Length, spans
+from vidmill.store import storyboards
+from vidmill.store.session import Database
+from vidmill.store.storyboards import Shot, Storyboard
+from vidmill.telemetry import get_logger
+
+log = get_logger(__name__)
+
+LEASE_S = 30.0
+POLL_S = 1.0
+TRIES_MAX = 3
+"""Joining that failed so often is given up; a replaced shot begins to count anew."""
+
+RETRY_S = 10.0
+"""First wait after a failure; doubles."""
+
+Keep = Callable[[float], bool]
+"""Told the progress 0..1 every few seconds; False = stop, nobody wants the result any more."""
+
+
+class Join(Protocol):
+    """Makes and stores the files of one storyboard."""
+
+    def __call__(self, order: Mapping[str, Any], keep: Keep) -> JoinedClip:
+        """Return what was stored under `order["prefix"]`.
+
+        Raises:
+            JobCancelled: *keep* said so.
+            WorkError: It went wrong.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joiner:
+    """Joins what waits. Each process has one, in a thread of its own."""
+
+    db: Database
+    blobs: BlobStore
+    join: Join
+    lease_s: float = LEASE_S
+
+    def run(self, stop: threading.Event) -> None:
+        """Join until *stop* is set; what is being joined then, another process begins anew."""
+        while not stop.is_set():
+            try:
+                is_busy = self.step(stop)
+            except Exception:  # like the controller's loop, it outlives any failure of one turn
+                log.exception("joining_step_failed")
+                is_busy = False
+            if not is_busy:
+                stop.wait(POLL_S)
+
+    def step(self, stop: threading.Event | None = None) -> bool:
+        """Join the oldest that waits; False: none does."""
+        now = self.db.now()
+        if not self.db.look(lambda conn: storyboards.has_waiting(conn, now=now)):
+            return False
+        board = self.db.write(partial(storyboards.take, lease_s=self.lease_s))
+        if board is None:
+            return False
+        said = {"storyboard": board.public_id, "revision": board.revision, "attempt": board.attempt}
+        log.info("joining", **said)
+        try:
+            self._join(board, stop or threading.Event())
+        except WorkError as error:
+            log.warning("joining_failed", **said, code=error.code, error=str(error))
+            self._fail(board, error)
+        return True
+
+    def _join(self, board: Storyboard, stop: threading.Event) -> None:
+        shots = self.db.read(lambda conn: storyboards.shots(conn, board.id))
+        prefix = f"{board.public_id}/{board.revision}"
+        self.blobs.delete_prefix(prefix)  # what somebody left who died
+        order = {**_order(board, shots), "prefix": f"{prefix}/{board.attempt}"}
+
+        def keep(progress: float) -> bool:
+            renew = partial(storyboards.renew, taken=board, lease_s=self.lease_s, progress=progress)
+            return not stop.is_set() and self.db.write(renew)
+
+        try:
+            joined = replace(self.join(order, keep), revision=board.revision)
+        except JobCancelled:
+            self.blobs.delete_prefix(order["prefix"])
+            self.db.write(partial(storyboards.give_back, taken=board))
+            return
+        if not self.db.write(partial(storyboards.complete, taken=board, result=joined)):
+            self.blobs.delete_prefix(order["prefix"])
+            return
+        self._forget_earlier(board)
+        log.info("joined", storyboard=board.public_id, revision=board.revision)
+
+    def _forget_earlier(self, board: Storyboard) -> None:
+        """Delete the files of earlier revisions; what cannot be deleted goes with the board."""
+        first = board.result.revision if board.result else 1
+        for revision in range(first, board.revision):
+            try:
+                self.blobs.delete_prefix(f"{board.public_id}/{revision}")
+            except StorageFailed as error:
+                log.warning("files_not_deleted", storyboard=board.public_id, error=str(error))
+
+    def _fail(self, board: Storyboard, error: WorkError) -> None:
+        told: dict[str, Any] = {"taken": board, "code": error.code, "message": str(error)}
+        if error.is_retryable and board.failures + 1 < TRIES_MAX:
+            until = self.db.now() + RETRY_S * 2**board.failures
+            self.db.write(partial(storyboards.put_off, **told, until=until))
+        else:
+            self.db.write(partial(storyboards.give_up, **told))
+
+
+def _order(board: Storyboard, shots: Sequence[Shot]) -> dict[str, Any]:
+    """Return what is to be joined, as JSON.
+
+    Raises:
+        ShotMissing: The task of a shot was erased.
+    """
+    videos = [_video(shot) for shot in shots]
+    lengths = [Length(duration_s=s.duration_s, crossfade_s=s.crossfade_s) for s in shots]
+    return {
+        "clips": [{"key": video.key, "sha256": video.sha256} for video in videos],
+        "size": [videos[0].width_px, videos[0].height_px],
+        "fps": board.fps,
+        "spans": [[span.frames, span.fade] for span in spans(lengths, board.fps)],
+    }
+
+
+def _video(shot: Shot) -> Asset:
+    result = shot.job.result if shot.job else None
+    if result is None:
+        raise ShotMissing(f"the task of shot {shot.number} was deleted; replace the shot")
+    return result.assets["video"]
