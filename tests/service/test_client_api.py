@@ -28,6 +28,9 @@ from vidmill.client import (
     Vidmill,
 )
 
+pytestmark = pytest.mark.sqlite
+"""What is tried here is a client; `tests/service/store` and others try both databases."""
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:

@@ -7,9 +7,7 @@ client share every decision (retries, reconnecting, when a clip is done).
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
-
-from vidmill.client._models import Task
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -19,6 +17,9 @@ class Request:
     """One HTTP request, relative to the server's URL.
 
     Attributes:
+        body: Sent as JSON.
+        content: Sent as it is, in place of *body*; its type is in *headers*.
+        form: Fields of a form, sent with *files*, which are open and read as they are sent.
         is_repeatable: Sending it twice does no harm, so a lost connection may be tried again.
     """
 
@@ -27,6 +28,9 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+    content: bytes | None = None
+    form: Mapping[str, Any] | None = None
+    files: Mapping[str, Any] | None = None
     is_repeatable: bool = True
 
 
@@ -72,12 +76,19 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Report:
-    """Tell the caller where the task stands. Outcome: None."""
+    """Tell the caller some news: where a task stands, an event, a result. Outcome: None."""
 
-    task: Task
+    news: Any
 
 
 Action = Send | Open | Read | Sleep | Report
 
 Flow = Generator[Action, Any, T]
 """Yields actions, receives their outcomes or a `TransportError`, returns a `T`."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """The last step of a flow: what it returned."""
+
+    value: T

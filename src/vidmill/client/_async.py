@@ -1,19 +1,20 @@
 """The asynchronous client: the same surface on asyncio, the same flows underneath."""
 
-import asyncio
-import inspect
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
-import httpx2
-
-from vidmill.client import _transport
-from vidmill.client._actions import Action, Flow, Open, Read, Reply, Report, Request, Send, Sleep, T
-from vidmill.client._batch import Outcome, run_batch_async
+from vidmill.client._account_models import Quota
+from vidmill.client._async_driver import AsyncDriver
+from vidmill.client._batches import AsyncBatches
+from vidmill.client._calls import Patience
 from vidmill.client._connection import Connection, find_connection
-from vidmill.client._errors import ServerUnreachable, TransportError
-from vidmill.client._flows import Flows, Patience, as_request, task_query
+from vidmill.client._explaining import Estimate, Explanation
+from vidmill.client._flows import Flows, as_request, task_query
+from vidmill.client._keys import AsyncKeys
+from vidmill.client._loras import AsyncLoras
+from vidmill.client._many import Outcome, run_batch_async
 from vidmill.client._models import (
     Capabilities,
     ClipOptions,
@@ -21,68 +22,16 @@ from vidmill.client._models import (
     Readiness,
     Result,
     Task,
+    TaskEvent,
     TaskFilter,
 )
 from vidmill.client._sinks import Sink
+from vidmill.client._storyboards import AsyncStoryboards
 from vidmill.client._video import AsyncVideo
+from vidmill.client._webhooks import AsyncWebhooks
 
 AsyncOnProgress = Callable[[Task], Awaitable[None] | None]
 """May be a plain function or a coroutine function."""
-
-
-class _Run:
-    """One flow's dealings with the world; at most one answer is being streamed at a time."""
-
-    def __init__(
-        self, http: httpx2.AsyncClient, connection: Connection, on_progress: AsyncOnProgress | None
-    ) -> None:
-        self.connection = connection
-        self._http = http
-        self._on_progress = on_progress
-        self._response: httpx2.Response | None = None
-        self._pieces: AsyncIterator[bytes] | None = None
-
-    async def perform(self, action: Action) -> Any:
-        """Carry out *action* and return its outcome.
-
-        Raises:
-            TransportError: The network failed.
-        """
-        with _transport.mapped_errors(self.connection):
-            match action:
-                case Send(request):
-                    return _transport.whole(await self._http.send(self._build(request)))
-                case Open(request, read_timeout_s):
-                    return await self._open(request, read_timeout_s)
-                case Read():
-                    return await anext(self._pieces, None) if self._pieces else None
-                case Sleep(seconds):
-                    return await asyncio.sleep(seconds)
-                case Report(task):
-                    return await self._report(task)
-
-    async def close(self) -> None:
-        if self._response:
-            await self._response.aclose()
-
-    async def _report(self, task: Task) -> None:
-        answer = self._on_progress(task) if self._on_progress else None
-        if inspect.isawaitable(answer):
-            await answer
-
-    async def _open(self, request: Request, read_timeout_s: float) -> Reply:
-        await self.close()
-        built = self._build(request)
-        built.extensions["timeout"] = _transport.time_outs(read_timeout_s).as_dict()
-        self._response = await self._http.send(built, stream=True)
-        if self._response.is_error:
-            await self._response.aread()
-            return _transport.whole(self._response)
-        self._pieces = self._response.aiter_bytes()
-        return _transport.head_of(self._response)
-
-    def _build(self, request: Request) -> httpx2.Request:
-        return self._http.build_request(**_transport.arguments(request, self.connection))
 
 
 class AsyncVidmill:
@@ -113,14 +62,13 @@ class AsyncVidmill:
         Raises:
             ConnectionNotFound: No server is configured; the message names every place looked at.
         """
-        self._connection = find_connection(url, api_key)
         self._flows = Flows(patience=patience or Patience())
-        self._http = httpx2.AsyncClient(
-            timeout=_transport.time_outs(timeout_s),
-            follow_redirects=True,
-            trust_env=not self._connection.is_local,
-            limits=httpx2.Limits(max_connections=100),
-        )
+        self._driver = AsyncDriver(find_connection(url, api_key), timeout_s=timeout_s)
+        self.batches = AsyncBatches(self._driver, self._flows)
+        self.storyboards = AsyncStoryboards(self._driver, self._flows)
+        self.webhooks = AsyncWebhooks(self._driver, self._flows)
+        self.keys = AsyncKeys(self._driver, self._flows)
+        self.loras = AsyncLoras(self._driver, self._flows)
 
     async def __aenter__(self) -> Self:
         return self
@@ -134,12 +82,12 @@ class AsyncVidmill:
         await self.close()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._driver.close()
 
     @property
     def connection(self) -> Connection:
         """The server in use, and where its address came from."""
-        return self._connection
+        return self._driver.connection
 
     async def generate(
         self,
@@ -155,7 +103,7 @@ class AsyncVidmill:
 
     async def submit(self, clip: ClipRequest | str) -> Task:
         """Hand in a clip (a prompt alone takes the defaults) and return at once."""
-        return await self._run(self._flows.submit(as_request(clip)))
+        return await self._driver.run(self._flows.submit(as_request(clip)))
 
     async def wait(
         self,
@@ -171,16 +119,35 @@ class AsyncVidmill:
             Timeout: *timeout_s* passed; the task goes on.
         """
         start = await self.status(task) if isinstance(task, str) else task
-        done = await self._run(self._flows.wait(start, timeout_s=timeout_s), on_progress)
+        done = await self._driver.run(self._flows.wait(start, timeout_s=timeout_s), on_progress)
         return self._video(done)
+
+    async def events(self, task: Task | str, *, after: str = "") -> AsyncGenerator[TaskEvent, None]:
+        """Iterate over the news of a task until it is over, across drops and restarts.
+
+        The first event says how the task stands; one that failed is told, not raised.
+
+        Args:
+            task: The task, or its id.
+            after: The `id` of the last event heard, to go on from there in another process.
+
+        Raises:
+            NotFound: There is no such task, or it was deleted meanwhile.
+        """
+        task_id = task if isinstance(task, str) else task.task_id
+        async with contextlib.aclosing(
+            self._driver.news(self._flows.events(task_id, after=after))
+        ) as news:
+            async for event in news:
+                yield event
 
     async def status(self, task_id: str) -> Task:
         """Return where a task stands, quickly."""
-        return await self._run(self._flows.status(task_id))
+        return await self._driver.run(self._flows.status(task_id))
 
     async def task(self, task_id: str) -> Task:
         """Return everything about a task, its request and result included."""
-        return await self._run(self._flows.task(task_id))
+        return await self._driver.run(self._flows.task(task_id))
 
     async def result(self, task_id: str) -> AsyncVideo:
         """Return the clip of a completed task.
@@ -188,7 +155,7 @@ class AsyncVidmill:
         Raises:
             TaskFailed, TaskCancelled, NotFinished: There is no clip, or not yet.
         """
-        return self._video(await self._run(self._flows.finished_task(task_id)))
+        return self._video(await self._driver.run(self._flows.finished_task(task_id)))
 
     async def tasks(
         self,
@@ -203,13 +170,9 @@ class AsyncVidmill:
         *q* is looked for in the prompt and in the client reference, in whatever case.
         """
         query = task_query(status, client_reference, page_size, q=q)
-        while True:
-            page = await self._run(self._flows.page(query))
-            for task in page.data:
+        async with contextlib.aclosing(self._driver.news(self._flows.tasks(query))) as tasks:
+            async for task in tasks:
                 yield task
-            if not page.next_cursor:
-                return
-            query = {**query, "cursor": page.next_cursor}
 
     async def cancel(self, task_id: str) -> Task:
         """Stop a task: a queued one at once, a running one within a denoising step.
@@ -217,7 +180,7 @@ class AsyncVidmill:
         Raises:
             Conflict: It was already finished.
         """
-        return await self._run(self._flows.cancel(task_id))
+        return await self._driver.run(self._flows.cancel(task_id))
 
     async def run_next(self, task_id: str) -> Task:
         """Put a queued task before your other queued ones.
@@ -225,7 +188,7 @@ class AsyncVidmill:
         Raises:
             Conflict: It does not wait for a worker.
         """
-        return await self._run(self._flows.run_next(task_id))
+        return await self._driver.run(self._flows.run_next(task_id))
 
     async def retry(self, task_id: str) -> Task:
         """Make a finished task once more, with the same seed, as a new task; return that.
@@ -233,23 +196,41 @@ class AsyncVidmill:
         Raises:
             Conflict: It is not finished.
         """
-        return await self._run(self._flows.retry(task_id))
+        return await self._driver.run(self._flows.retry(task_id))
+
+    async def regenerate(
+        self, task_id: str, *, prompt: str | None = None, **changes: Unpack[ClipOptions]
+    ) -> Task:
+        """Make a task like this one, with what you change and, unless you say, a new seed."""
+        return await self._driver.run(self._flows.regenerate(task_id, changes, prompt))
 
     async def delete(self, task_id: str) -> None:
-        """Delete a task and its files for good; a waiting one is cancelled first.
+        """Delete a task and its files for good; a running one is stopped."""
+        await self._driver.run(self._flows.delete(task_id))
+
+    async def estimate(self, clip: ClipRequest | str) -> Estimate:
+        """Return what a clip would cost and when it would be done; nothing is queued or charged.
 
         Raises:
-            Conflict: It is running; cancel it first.
+            InvalidRequest: A field is wrong.
         """
-        await self._run(self._flows.delete(task_id))
+        return await self._driver.run(self._flows.estimate(as_request(clip)))
+
+    async def explain(self, task_id: str) -> Explanation:
+        """Return all that decided the pixels of a task, and where its time went."""
+        return await self._driver.run(self._flows.explain(task_id))
+
+    async def quota(self) -> Quota:
+        """Return what your plan allows, and what is used of it."""
+        return await self._driver.run(self._flows.quota())
 
     async def capabilities(self) -> Capabilities:
         """Return what the server can make, with every limit."""
-        return await self._run(self._flows.capabilities())
+        return await self._driver.run(self._flows.capabilities())
 
     async def readiness(self) -> Readiness:
         """Return whether tasks are being worked on, and what is still loading."""
-        return await self._run(self._flows.readiness())
+        return await self._driver.run(self._flows.readiness())
 
     def generate_many(
         self,
@@ -268,23 +249,4 @@ class AsyncVidmill:
         return AsyncVideo(task, result, lambda variant, sink: self._fetch(task, variant, sink))
 
     async def _fetch(self, task: Task, variant: str, sink: Sink) -> None:
-        await self._run(self._flows.fetch(task, variant, into=sink))
-
-    async def _run(self, flow: Flow[T], on_progress: AsyncOnProgress | None = None) -> T:
-        run = _Run(self._http, self._connection, on_progress)
-        try:
-            action = flow.send(None)
-            while True:
-                try:
-                    value = await run.perform(action)
-                except TransportError as error:
-                    if isinstance(error, ServerUnreachable):
-                        run.connection = self._connection = self._connection.refreshed()
-                    action = flow.throw(error)
-                else:
-                    action = flow.send(value)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]  # a generator's return value
-        finally:
-            flow.close()
-            await run.close()
+        await self._driver.run(self._flows.fetch(task, variant, into=sink))

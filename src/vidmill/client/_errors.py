@@ -17,6 +17,11 @@ VidmillError
 │   ├── TaskCancelled
 │   └── NotFinished            it is still being made
 ├── Timeout                  the wait was too short; the task goes on
+├── BatchUnfinished          a wait for a batch ended before the batch, which goes on
+├── StoryboardFailed         it will not be joined; `storyboard` says why
+├── StoryboardUnfinished     a wait for a storyboard was too short; it goes on
+├── ModelNotServed           the server runs another model
+├── WebhookRefused           what came is not a webhook of this server, or too old
 └── DownloadDamaged          the bytes do not match the checksum
 """
 
@@ -26,7 +31,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from vidmill.client._batch_models import Batch
 from vidmill.client._models import Task
+from vidmill.client._storyboard_models import Storyboard
 
 
 class VidmillError(Exception):
@@ -146,6 +153,38 @@ class Timeout(VidmillError):
     def __init__(self, message: str, task: Task) -> None:
         super().__init__(message)
         self.task = task
+
+
+class BatchUnfinished(VidmillError):
+    """A wait for a batch ended before the batch, which goes on, or was never confirmed."""
+
+    def __init__(self, message: str, batch: Batch) -> None:
+        super().__init__(message)
+        self.batch = batch
+
+
+class StoryboardFailed(VidmillError):
+    """A shot of a storyboard has no clip, or somebody cancelled it; replace the shot."""
+
+    def __init__(self, message: str, storyboard: Storyboard) -> None:
+        super().__init__(message)
+        self.storyboard = storyboard
+
+
+class StoryboardUnfinished(VidmillError):
+    """The wait for a storyboard was too short; it goes on."""
+
+    def __init__(self, message: str, storyboard: Storyboard) -> None:
+        super().__init__(message)
+        self.storyboard = storyboard
+
+
+class ModelNotServed(VidmillError):
+    """The server runs another model than the one that was named."""
+
+
+class WebhookRefused(VidmillError):
+    """What came is not a webhook of this server, was changed on its way, or is too old."""
 
 
 class DownloadDamaged(VidmillError):

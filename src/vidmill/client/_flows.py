@@ -1,19 +1,17 @@
 """Every decision of the SDK, without any I/O: what to ask, when again, when a clip is done."""
 
 import json
-import random
-import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from vidmill.client._account_models import Quota
 from vidmill.client._actions import Flow, Open, Read, Reply, Report, Request, Send, Sleep
+from vidmill.client._calls import SILENCE_S, TRANSIENT, Calls, creating, deleting, getting, posting
 from vidmill.client._errors import (
     ApiError,
-    DownloadDamaged,
+    ConnectionLost,
     NotFinished,
-    ServerUnreachable,
     TaskCancelled,
     TaskFailed,
     Timeout,
@@ -22,35 +20,21 @@ from vidmill.client._errors import (
     retry_after_s,
 )
 from vidmill.client._events import Event, EventDecoder
-from vidmill.client._models import Capabilities, ClipRequest, Page, Readiness, Task
+from vidmill.client._explaining import Estimate, Explanation
+from vidmill.client._models import (
+    Capabilities,
+    ClipOptions,
+    ClipRequest,
+    Page,
+    Readiness,
+    Task,
+    TaskEvent,
+    changes_to_wire,
+)
 from vidmill.client._sinks import Sink
-
-BUSY = frozenset({429, 503})
-"""The server took nothing and asks to come back: safe to repeat, even a submit."""
-
-TRANSIENT = BUSY | {502, 504}
-"""Answers after which a repeatable request is tried again."""
-
-SILENCE_S = 40.0
-"""An event stream says something every 15 s; a longer silence means that it is dead."""
 
 STREAM_FROM_S = 20.0
 """With less time left, poll: a quiet stream could sleep through the deadline."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long to keep trying, in seconds of waiting between tries.
-
-    Attributes:
-        unreachable_s: No server answers at the first request. Short: it is probably not running.
-        busy_s: The server asks to come back (queue full, starting).
-        outage_s: The server vanished while a clip was being made. Long: a restart loses nothing.
-    """
-
-    unreachable_s: float = 2.0
-    busy_s: float = 60.0
-    outage_s: float = 300.0
 
 
 @dataclass
@@ -65,36 +49,26 @@ class _Watch:
     pause_s: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flows:
-    """The SDK's operations. `clock` is monotonic; `jitter` gives 0..1.
-
-    Attributes:
-        poll_s: Pause between looks at a task, where the server does not ask for another.
-    """
-
-    patience: Patience = Patience()
-    poll_s: float = 1.0
-    clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
+class Flows(Calls):
+    """What is asked of tasks."""
 
     def submit(self, clip: ClipRequest) -> Flow[Task]:
-        """Hand in *clip* once: repeated only when the server surely did not take it."""
-        request = Request(
-            method="POST",
-            path="/v1/t2v/generate",
-            headers={"Idempotency-Key": str(uuid.uuid4())},
-            body=clip.to_wire(),
-            is_repeatable=False,
-        )
-        return Task.model_validate_json((yield from self.send(request)).body)
+        """Hand in *clip*; sent again after a loss, it is still the same task."""
+        return self.ask(Task, creating("/v1/t2v/generate", clip.to_wire()))
+
+    def regenerate(self, task_id: str, changes: ClipOptions, prompt: str | None) -> Flow[Task]:
+        path = f"/v1/t2v/tasks/{task_id}/regenerate"
+        return self.ask(Task, creating(path, changes_to_wire(changes, prompt)))
+
+    def estimate(self, clip: ClipRequest) -> Flow[Estimate]:
+        return self.ask(Estimate, posting("/v1/t2v/estimate", clip.to_wire()))
 
     def status(self, task_id: str) -> Flow[Task]:
         """Return where a task stands; without its request and result, which `task` has."""
-        return Task.model_validate_json((yield from self.send(_status_of(task_id))).body)
+        return self.ask(Task, _status_of(task_id))
 
     def task(self, task_id: str, *, unreachable_s: float | None = None) -> Flow[Task]:
-        request = Request(method="GET", path=f"/v1/t2v/tasks/{task_id}")
+        request = getting(f"/v1/t2v/tasks/{task_id}")
         reply = yield from self.send(request, unreachable_s=unreachable_s)
         return Task.model_validate_json(reply.body)
 
@@ -109,38 +83,33 @@ class Flows:
             raise NotFinished(f"task {task_id} is still {task.status}; wait for it first", task)
         return completed(task)
 
+    def explain(self, task_id: str) -> Flow[Explanation]:
+        return self.ask(Explanation, getting(f"/v1/t2v/tasks/{task_id}/explain"))
+
     def cancel(self, task_id: str) -> Flow[Task]:
-        request = Request(method="POST", path=f"/v1/t2v/tasks/{task_id}/cancel")
-        return Task.model_validate_json((yield from self.send(request)).body)
+        return self.ask(Task, posting(f"/v1/t2v/tasks/{task_id}/cancel"))
 
     def run_next(self, task_id: str) -> Flow[Task]:
-        request = Request(method="POST", path=f"/v1/t2v/tasks/{task_id}/run-next")
-        return Task.model_validate_json((yield from self.send(request)).body)
+        return self.ask(Task, posting(f"/v1/t2v/tasks/{task_id}/run-next"))
 
     def retry(self, task_id: str) -> Flow[Task]:
-        """Make a finished task once more; the key lets a lost request be sent again."""
-        request = Request(
-            method="POST",
-            path=f"/v1/t2v/tasks/{task_id}/retry",
-            headers={"Idempotency-Key": str(uuid.uuid4())},
-        )
-        return Task.model_validate_json((yield from self.send(request)).body)
+        return self.ask(Task, creating(f"/v1/t2v/tasks/{task_id}/retry"))
 
     def delete(self, task_id: str) -> Flow[None]:
-        request = Request(method="DELETE", path=f"/v1/t2v/tasks/{task_id}", is_repeatable=False)
-        yield from self.send(request)
+        yield from self.send(deleting(f"/v1/t2v/tasks/{task_id}"))
 
-    def page(self, query: Mapping[str, str]) -> Flow[Page]:
-        request = Request(method="GET", path="/v1/t2v/tasks", query=query)
-        return Page.model_validate_json((yield from self.send(request)).body)
+    def tasks(self, query: Mapping[str, str]) -> Flow[None]:
+        return self.items(Page, "/v1/t2v/tasks", query)
 
     def capabilities(self) -> Flow[Capabilities]:
-        request = Request(method="GET", path="/v1/t2v/capabilities")
-        return Capabilities.model_validate_json((yield from self.send(request)).body)
+        return self.ask(Capabilities, getting("/v1/t2v/capabilities"))
+
+    def quota(self) -> Flow[Quota]:
+        return self.ask(Quota, getting("/v1/t2v/quota"))
 
     def readiness(self) -> Flow[Readiness]:
         """Return `/readyz` as it stands, ready (200) or not (503)."""
-        reply: Reply = yield Send(Request(method="GET", path="/readyz"))
+        reply: Reply = yield Send(getting("/readyz"))
         try:
             return Readiness.model_validate_json(reply.body)
         except ValueError:
@@ -165,59 +134,6 @@ class Flows:
             watch.task = yield from self.task(task.task_id, unreachable_s=self.patience.outage_s)
         return completed(watch.task)
 
-    def send(self, request: Request, *, unreachable_s: float | None = None) -> Flow[Reply]:
-        """Send *request*, again where that is safe, and return a 2xx.
-
-        Raises:
-            ApiError: The server refused.
-            TransportError: It could not be reached for as long as patience allows.
-        """
-        limit_s = self.patience.unreachable_s if unreachable_s is None else unreachable_s
-        waited_s, tries = 0.0, 0
-        while True:
-            tries += 1
-            try:
-                reply: Reply = yield Send(request)
-                if not reply.is_refusal:
-                    return reply
-                error: ApiError | TransportError = api_error(
-                    reply.status, reply.headers, reply.body
-                )
-            except TransportError as lost:
-                error = lost
-            delay_s = self._delay_s(error, tries)
-            allowed_s = self.patience.busy_s if isinstance(error, ApiError) else limit_s
-            if not _may_repeat(error, request) or waited_s + delay_s > max(allowed_s, limit_s):
-                raise error
-            waited_s += delay_s
-            yield Sleep(delay_s)
-
-    def download(
-        self, path: str, query: Mapping[str, str], *, into: Sink, sha256: str
-    ) -> Flow[None]:
-        """Stream a file *into* a sink, going on where a dropped connection stopped.
-
-        Raises:
-            DownloadDamaged: The bytes do not have the checksum *sha256* (unless that is empty).
-        """
-        waited_s, tries = 0.0, 0
-        while True:
-            tries += 1
-            before = into.size
-            try:
-                yield from self._receive(path, query, into)
-                break
-            except (TransportError, ApiError) as error:
-                tries = 1 if into.size > before else tries
-                delay_s = self._delay_s(error, tries)
-                is_final = isinstance(error, ApiError) and error.status not in TRANSIENT
-                if is_final or waited_s + delay_s > self.patience.busy_s:
-                    raise
-            waited_s += delay_s
-            yield Sleep(delay_s)
-        if sha256 and into.sha256() != sha256:
-            raise DownloadDamaged(f"{path}: SHA-256 is {into.sha256()}, the server says {sha256}")
-
     def fetch(self, task: Task, variant: str, *, into: Sink) -> Flow[None]:
         """Download a file of a completed *task*, through the API, so that no link can expire."""
         path = f"/v1/t2v/tasks/{task.task_id}/content"
@@ -226,30 +142,57 @@ class Flows:
             path, {"variant": variant}, into=into, sha256=file.sha256 if file else ""
         )
 
-    def _receive(self, path: str, query: Mapping[str, str], into: Sink) -> Flow[None]:
-        headers = {"Range": f"bytes={into.size}-"} if into.size else {}
-        request = Request(method="GET", path=path, query=query, headers=headers)
-        reply: Reply = yield Open(request, SILENCE_S)
-        if (
-            reply.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-        ):  # nothing is left to send; the checksum decides
-            return
+    def events(self, task_id: str, *, after: str) -> Flow[None]:
+        """Report each event that follows the one with the id *after*, over drops and restarts.
+
+        Raises:
+            ApiError: The server refused.
+            TransportError: It was away for longer than patience allows.
+        """
+        decoder, waited_s, tries = EventDecoder(after), 0.0, 0
+        while True:
+            tries += 1
+            heard = decoder.last_id
+            try:
+                is_over = yield from self._tell(task_id, decoder)
+                if is_over:
+                    return
+                error: ApiError | TransportError = ConnectionLost("the stream of events ended")
+            except (TransportError, ApiError) as trouble:
+                error = trouble
+            if isinstance(error, ApiError) and error.status not in TRANSIENT:
+                raise error
+            if decoder.last_id != heard:
+                waited_s, tries = 0.0, 1
+            delay_s = self.delay_s(error, tries)
+            if waited_s + delay_s > self.patience.outage_s:
+                raise error
+            waited_s += delay_s
+            yield Sleep(delay_s)
+
+    def _tell(self, task_id: str, decoder: EventDecoder) -> Flow[bool]:
+        """Report what one stream tells; return whether nothing more will ever come."""
+        reply: Reply = yield Open(_events_of(task_id, decoder.last_id), SILENCE_S)
         if reply.is_refusal:
             raise api_error(reply.status, reply.headers, reply.body)
-        if reply.status != HTTPStatus.PARTIAL_CONTENT and into.size:
-            into.restart()
+        if reply.status == HTTPStatus.NO_CONTENT:
+            return True
+        decoder.restart()
         while (piece := (yield Read())) is not None:
-            into.write(piece)
+            for event in decoder.feed(piece):
+                news = _task_event(event)
+                if news:
+                    yield Report(news)
+                if news and news.task.is_finished:
+                    return True
+        return False
 
     def _listen(self, watch: _Watch) -> Flow[None]:
         """Follow the event stream until it ends, breaks, or the deadline comes near."""
-        headers = {"Accept": "text/event-stream"}
-        if watch.last_event_id:
-            headers["Last-Event-ID"] = watch.last_event_id
-        path = f"/v1/t2v/tasks/{watch.task.task_id}/events"
         decoder = EventDecoder(watch.last_event_id)
+        request = _events_of(watch.task.task_id, watch.last_event_id)
         try:
-            reply: Reply = yield Open(Request(method="GET", path=path, headers=headers), SILENCE_S)
+            reply: Reply = yield Open(request, SILENCE_S)
             if reply.status != HTTPStatus.OK:
                 watch.has_stream = reply.status in TRANSIENT | {HTTPStatus.NO_CONTENT}
                 return
@@ -291,12 +234,6 @@ class Flows:
     def _left_s(self, watch: _Watch) -> float:
         return float("inf") if watch.deadline_s is None else watch.deadline_s - self.clock()
 
-    def _delay_s(self, error: ApiError | TransportError, tries: int) -> float:
-        """Return what the server asked for, or 0.25 s doubling to 5 s, each with jitter."""
-        asked_s = error.retry_after_s if isinstance(error, ApiError) else None
-        backoff_s = float(min(5.0, 0.25 * 2.0 ** (tries - 1)))
-        return asked_s if asked_s is not None else backoff_s * (0.5 + self.jitter())
-
 
 def completed(task: Task) -> Task:
     """Return *task* if it delivered.
@@ -313,7 +250,26 @@ def completed(task: Task) -> Task:
 
 
 def _status_of(task_id: str) -> Request:
-    return Request(method="GET", path="/v1/t2v/status", query={"task_id": task_id})
+    return getting("/v1/t2v/status", {"task_id": task_id})
+
+
+def _events_of(task_id: str, after: str) -> Request:
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+    return Request(method="GET", path=f"/v1/t2v/tasks/{task_id}/events", headers=headers)
+
+
+def _task_event(event: Event) -> TaskEvent | None:
+    """Return what *event* says; None if that cannot be read: a newer server's, or no news."""
+    try:
+        envelope = json.loads(event.data)
+        return TaskEvent(
+            id=event.id,
+            type=event.type,
+            timestamp=envelope.get("timestamp"),
+            task=Task.model_validate(envelope["data"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def as_request(clip: ClipRequest | str) -> ClipRequest:
@@ -325,12 +281,6 @@ def task_query(
 ) -> dict[str, str]:
     query = {"status": status, "client_reference": client_reference, "q": q}
     return {name: value for name, value in query.items() if value} | {"limit": str(page_size)}
-
-
-def _may_repeat(error: ApiError | TransportError, request: Request) -> bool:
-    if isinstance(error, ApiError):
-        return error.status in (TRANSIENT if request.is_repeatable else BUSY)
-    return request.is_repeatable or isinstance(error, ServerUnreachable)
 
 
 def _hear(watch: _Watch, event: Event) -> Flow[None]:

@@ -12,7 +12,9 @@ FINISHED = frozenset({"completed", "failed", "cancelled"})
 """Statuses that never change again."""
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """An answer: whatever else it says is kept, and nothing changes it."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
@@ -21,17 +23,22 @@ class ClipOptions(TypedDict, total=False):
 
     duration_s: float
     resolution: str
+    aspect_ratio: str
     frame_rate: int | None
     seed: int | None
     negative_prompt: str | None
     use_default_negative_prompt: bool
     style: str | None
+    camera: str | None
     language: str | None
     enable_physics: bool
+    lora: dict[str, Any] | None
+    enhance: bool
     priority: str
     cache: bool
     client_reference: str | None
     metadata: dict[str, str] | None
+    webhook_url: str | None
 
 
 class ClipRequest(BaseModel):
@@ -40,14 +47,20 @@ class ClipRequest(BaseModel):
     Attributes:
         duration_s: Delivered length in seconds.
         resolution: `480p` or `720p`.
+        aspect_ratio: `16:9`, `9:16`, `1:1`, `4:3` or `3:4`.
         frame_rate: Delivered frames per second; None = the server's default, usually 24.
         seed: Same seed, same clip (on the same machine and model); None = a random one.
         negative_prompt: What to avoid, beside the model's own list.
         use_default_negative_prompt: False drops the model's own list.
-        language: Of the words that `style` and `enable_physics` add; None = the prompt's own.
+        camera: How it moves, one of `Capabilities.cameras`.
+        language: Of the words that rules add (`style`, `camera`, `enable_physics`); None = the
+            prompt's own.
+        lora: The brand style to draw in, `{"name": "acme", "strength": 0.8}`; see `loras.list`.
+        enhance: The operator's language model writes the prompt out first, if there is one.
         priority: `normal` or `low`; `high` for those who may.
         cache: An identical clip that is there, or on its way, will do; False = a new one.
         client_reference: Your own name for it; echoed everywhere, and a filter of `tasks`.
+        webhook_url: Told when the task is over, signed with the tenant's default secret.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,17 +68,22 @@ class ClipRequest(BaseModel):
     prompt: str
     duration_s: float = 5.0
     resolution: str = "720p"
+    aspect_ratio: str = "16:9"
     frame_rate: int | None = None
     seed: int | None = None
     negative_prompt: str | None = None
     use_default_negative_prompt: bool = True
     style: str | None = None
+    camera: str | None = None
     language: str | None = None
     enable_physics: bool = False
+    lora: dict[str, Any] | None = None
+    enhance: bool = False
     priority: str = "normal"
     cache: bool = True
     client_reference: str | None = None
     metadata: dict[str, str] | None = None
+    webhook_url: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return the request body: the main fields, and others where they differ from defaults."""
@@ -74,21 +92,28 @@ class ClipRequest(BaseModel):
         return body | {"duration": self.duration_s}
 
 
-class Eta(_Wire):
+def changes_to_wire(changes: ClipOptions, prompt: str | None) -> dict[str, Any]:
+    """Return the body that states *changes* and nothing else."""
+    body: dict[str, Any] = {**changes} if prompt is None else {**changes, "prompt": prompt}
+    duration_s = body.pop("duration_s", None)
+    return body if duration_s is None else body | {"duration": duration_s}
+
+
+class Eta(Wire):
     """Seconds until the clip is there: likely (`p50`), and almost surely (`p90`)."""
 
     p50: float
     p90: float
 
 
-class Price(_Wire):
+class Price(Wire):
     """What a task costs. `state`: `held` until it is over, then `captured` or `released`."""
 
     credits: int
     state: str
 
 
-class Failure(_Wire):
+class Failure(Wire):
     """Why a task failed, or why its last run did."""
 
     code: str
@@ -96,7 +121,7 @@ class Failure(_Wire):
     retryable: bool = False
 
 
-class File(_Wire):
+class File(Wire):
     """One delivered file. `url` is signed and expires."""
 
     url: str = ""
@@ -131,7 +156,7 @@ class Result(File):
     files: dict[str, File] = {}
 
 
-class Task(_Wire):
+class Task(Wire):
     """A clip being made, or made.
 
     Attributes:
@@ -142,7 +167,7 @@ class Task(_Wire):
         cached: Another task's run makes, or made, its files.
         price: None where the server is older than prices.
         steps: Denoising steps, where the server states them.
-        parent_task_id: The task that this one repeats, made by `retry`.
+        parent_task_id: The task that this one repeats or varies, by `retry` or `regenerate`.
         prompt: What the engine reads, additions included; the caller's own is in `request`.
     """
 
@@ -165,6 +190,7 @@ class Task(_Wire):
     prompt: str | None = None
     duration: float | None = None
     resolution: str | None = None
+    aspect_ratio: str | None = None
     parent_task_id: str | None = None
     steps: int | None = None
     seed: int | None = None
@@ -185,7 +211,31 @@ class Task(_Wire):
         return self.model_copy(update=stated)
 
 
-class Page(_Wire):
+class TaskEvent(Wire):
+    """News of a task.
+
+    Attributes:
+        id: Where to go on after a break: `events(task, after=id)`.
+        type: `t2v.task.queued`, `processing`, `progress`, `retrying`, `completed`, `failed` or
+            `cancelled`.
+        task: How it stands, without its request and result.
+    """
+
+    id: str
+    type: str
+    timestamp: datetime | None = None
+    task: Task
+
+
+class Interval(Wire):
+    """Seconds from now: hardly less than `p10`, likely `p50`, hardly more than `p90`."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class Page(Wire):
     """Part of a list of tasks; `next_cursor` leads to the next part."""
 
     data: list[Task]
@@ -193,7 +243,7 @@ class Page(_Wire):
     next_cursor: str | None = None
 
 
-class ModelInfo(_Wire):
+class ModelInfo(Wire):
     """The model the server runs. `is_toy`: a smoke-test model, not one to judge pictures by."""
 
     name: str
@@ -204,7 +254,16 @@ class ModelInfo(_Wire):
     steps: int | None = None
 
 
-class ResolutionInfo(_Wire):
+class EngineInfo(Wire):
+    """Who draws. `progress` is step, percent or state; `cancel` is now, queued or no."""
+
+    name: str
+    is_remote: bool = False
+    progress: str = "step"
+    cancel: str = "now"
+
+
+class ResolutionInfo(Wire):
     """A delivered size, and the size the model draws at."""
 
     name: str
@@ -214,7 +273,7 @@ class ResolutionInfo(_Wire):
     native_height: int
 
 
-class DurationRange(_Wire):
+class DurationRange(Wire):
     """Seconds."""
 
     min: float
@@ -222,7 +281,7 @@ class DurationRange(_Wire):
     step: float
 
 
-class Limits(_Wire):
+class Limits(Wire):
     """What requests are checked against."""
 
     prompt_max_chars: int
@@ -230,21 +289,24 @@ class Limits(_Wire):
     seed_max: int
 
 
-class Capabilities(_Wire):
+class Capabilities(Wire):
     """What the server can make; every limit it checks."""
 
     model: ModelInfo
+    engine: EngineInfo | None = None
     resolutions: list[ResolutionInfo]
     duration: DurationRange
     frame_rates: list[int]
     default_frame_rate: int
     languages: list[str] = []
     styles: list[str] = []
+    cameras: list[str] = []
+    enhance: bool = False
     priorities: list[str] = []
     limits: Limits
 
 
-class Check(_Wire):
+class Check(Wire):
     """One thing the server needs."""
 
     name: str
@@ -252,7 +314,7 @@ class Check(_Wire):
     detail: str = ""
 
 
-class Readiness(_Wire):
+class Readiness(Wire):
     """Whether tasks are being worked on, and what is still loading."""
 
     status: str = ""

@@ -1,18 +1,19 @@
-"""The synchronous client: carries out what the flows ask for, one action after the other."""
+"""The synchronous client."""
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
-import httpx2
-
-from vidmill.client import _transport
-from vidmill.client._actions import Action, Flow, Open, Read, Reply, Report, Request, Send, Sleep, T
-from vidmill.client._batch import Outcome, run_batch
+from vidmill.client._account_models import Quota
+from vidmill.client._batches import Batches
+from vidmill.client._calls import Patience
 from vidmill.client._connection import Connection, find_connection
-from vidmill.client._errors import ServerUnreachable, TransportError
-from vidmill.client._flows import Flows, Patience, as_request, task_query
+from vidmill.client._driver import Driver
+from vidmill.client._explaining import Estimate, Explanation
+from vidmill.client._flows import Flows, as_request, task_query
+from vidmill.client._keys import Keys
+from vidmill.client._loras import Loras
+from vidmill.client._many import Outcome, run_batch
 from vidmill.client._models import (
     Capabilities,
     ClipOptions,
@@ -20,62 +21,15 @@ from vidmill.client._models import (
     Readiness,
     Result,
     Task,
+    TaskEvent,
     TaskFilter,
 )
 from vidmill.client._sinks import Sink
+from vidmill.client._storyboards import Storyboards
 from vidmill.client._video import Video
+from vidmill.client._webhooks import Webhooks
 
 OnProgress = Callable[[Task], None]
-
-
-class _Run:
-    """One flow's dealings with the world; at most one answer is being streamed at a time."""
-
-    def __init__(
-        self, http: httpx2.Client, connection: Connection, on_progress: OnProgress | None
-    ) -> None:
-        self.connection = connection
-        self._http = http
-        self._on_progress = on_progress
-        self._response: httpx2.Response | None = None
-        self._pieces: Iterator[bytes] = iter(())
-
-    def perform(self, action: Action) -> Any:
-        """Carry out *action* and return its outcome.
-
-        Raises:
-            TransportError: The network failed.
-        """
-        with _transport.mapped_errors(self.connection):
-            match action:
-                case Send(request):
-                    return _transport.whole(self._http.send(self._build(request)))
-                case Open(request, read_timeout_s):
-                    return self._open(request, read_timeout_s)
-                case Read():
-                    return next(self._pieces, None)
-                case Sleep(seconds):
-                    return time.sleep(seconds)
-                case Report(task):
-                    return self._on_progress(task) if self._on_progress else None
-
-    def close(self) -> None:
-        if self._response:
-            self._response.close()
-
-    def _open(self, request: Request, read_timeout_s: float) -> Reply:
-        self.close()
-        built = self._build(request)
-        built.extensions["timeout"] = _transport.time_outs(read_timeout_s).as_dict()
-        self._response = self._http.send(built, stream=True)
-        if self._response.is_error:
-            self._response.read()
-            return _transport.whole(self._response)
-        self._pieces = self._response.iter_bytes()
-        return _transport.head_of(self._response)
-
-    def _build(self, request: Request) -> httpx2.Request:
-        return self._http.build_request(**_transport.arguments(request, self.connection))
 
 
 class Vidmill:
@@ -109,14 +63,13 @@ class Vidmill:
         Raises:
             ConnectionNotFound: No server is configured; the message names every place looked at.
         """
-        self._connection = find_connection(url, api_key)
         self._flows = Flows(patience=patience or Patience())
-        self._http = httpx2.Client(
-            timeout=_transport.time_outs(timeout_s),
-            follow_redirects=True,
-            trust_env=not self._connection.is_local,
-            limits=httpx2.Limits(max_connections=100),
-        )
+        self._driver = Driver(find_connection(url, api_key), timeout_s=timeout_s)
+        self.batches = Batches(self._driver, self._flows)
+        self.storyboards = Storyboards(self._driver, self._flows)
+        self.webhooks = Webhooks(self._driver, self._flows)
+        self.keys = Keys(self._driver, self._flows)
+        self.loras = Loras(self._driver, self._flows)
 
     def __enter__(self) -> Self:
         return self
@@ -130,12 +83,12 @@ class Vidmill:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._driver.close()
 
     @property
     def connection(self) -> Connection:
         """The server in use, and where its address came from."""
-        return self._connection
+        return self._driver.connection
 
     def generate(
         self,
@@ -166,7 +119,7 @@ class Vidmill:
 
     def submit(self, clip: ClipRequest | str) -> Task:
         """Hand in a clip (a prompt alone takes the defaults) and return at once."""
-        return self._run(self._flows.submit(as_request(clip)))
+        return self._driver.run(self._flows.submit(as_request(clip)))
 
     def wait(
         self,
@@ -182,16 +135,31 @@ class Vidmill:
             Timeout: *timeout_s* passed; the task goes on.
         """
         start = self.status(task) if isinstance(task, str) else task
-        done = self._run(self._flows.wait(start, timeout_s=timeout_s), on_progress)
+        done = self._driver.run(self._flows.wait(start, timeout_s=timeout_s), on_progress)
         return self._video(done)
+
+    def events(self, task: Task | str, *, after: str = "") -> Generator[TaskEvent, None, None]:
+        """Iterate over the news of a task until it is over, across drops and restarts.
+
+        The first event says how the task stands; one that failed is told, not raised.
+
+        Args:
+            task: The task, or its id.
+            after: The `id` of the last event heard, to go on from there in another process.
+
+        Raises:
+            NotFound: There is no such task, or it was deleted meanwhile.
+        """
+        task_id = task if isinstance(task, str) else task.task_id
+        yield from self._driver.news(self._flows.events(task_id, after=after))
 
     def status(self, task_id: str) -> Task:
         """Return where a task stands, quickly."""
-        return self._run(self._flows.status(task_id))
+        return self._driver.run(self._flows.status(task_id))
 
     def task(self, task_id: str) -> Task:
         """Return everything about a task, its request and result included."""
-        return self._run(self._flows.task(task_id))
+        return self._driver.run(self._flows.task(task_id))
 
     def result(self, task_id: str) -> Video:
         """Return the clip of a completed task.
@@ -199,7 +167,7 @@ class Vidmill:
         Raises:
             TaskFailed, TaskCancelled, NotFinished: There is no clip, or not yet.
         """
-        return self._video(self._run(self._flows.finished_task(task_id)))
+        return self._video(self._driver.run(self._flows.finished_task(task_id)))
 
     def tasks(
         self,
@@ -214,12 +182,7 @@ class Vidmill:
         *q* is looked for in the prompt and in the client reference, in whatever case.
         """
         query = task_query(status, client_reference, page_size, q=q)
-        while True:
-            page = self._run(self._flows.page(query))
-            yield from page.data
-            if not page.next_cursor:
-                return
-            query = {**query, "cursor": page.next_cursor}
+        yield from self._driver.news(self._flows.tasks(query))
 
     def cancel(self, task_id: str) -> Task:
         """Stop a task: a queued one at once, a running one within a denoising step.
@@ -227,7 +190,7 @@ class Vidmill:
         Raises:
             Conflict: It was already finished.
         """
-        return self._run(self._flows.cancel(task_id))
+        return self._driver.run(self._flows.cancel(task_id))
 
     def run_next(self, task_id: str) -> Task:
         """Put a queued task before your other queued ones.
@@ -235,7 +198,7 @@ class Vidmill:
         Raises:
             Conflict: It does not wait for a worker.
         """
-        return self._run(self._flows.run_next(task_id))
+        return self._driver.run(self._flows.run_next(task_id))
 
     def retry(self, task_id: str) -> Task:
         """Make a finished task once more, with the same seed, as a new task; return that.
@@ -243,23 +206,41 @@ class Vidmill:
         Raises:
             Conflict: It is not finished.
         """
-        return self._run(self._flows.retry(task_id))
+        return self._driver.run(self._flows.retry(task_id))
+
+    def regenerate(
+        self, task_id: str, *, prompt: str | None = None, **changes: Unpack[ClipOptions]
+    ) -> Task:
+        """Make a task like this one, with what you change and, unless you say, a new seed."""
+        return self._driver.run(self._flows.regenerate(task_id, changes, prompt))
 
     def delete(self, task_id: str) -> None:
-        """Delete a task and its files for good; a waiting one is cancelled first.
+        """Delete a task and its files for good; a running one is stopped."""
+        self._driver.run(self._flows.delete(task_id))
+
+    def estimate(self, clip: ClipRequest | str) -> Estimate:
+        """Return what a clip would cost and when it would be done; nothing is queued or charged.
 
         Raises:
-            Conflict: It is running; cancel it first.
+            InvalidRequest: A field is wrong.
         """
-        self._run(self._flows.delete(task_id))
+        return self._driver.run(self._flows.estimate(as_request(clip)))
+
+    def explain(self, task_id: str) -> Explanation:
+        """Return all that decided the pixels of a task, and where its time went."""
+        return self._driver.run(self._flows.explain(task_id))
+
+    def quota(self) -> Quota:
+        """Return what your plan allows, and what is used of it."""
+        return self._driver.run(self._flows.quota())
 
     def capabilities(self) -> Capabilities:
         """Return what the server can make, with every limit."""
-        return self._run(self._flows.capabilities())
+        return self._driver.run(self._flows.capabilities())
 
     def readiness(self) -> Readiness:
         """Return whether tasks are being worked on, and what is still loading."""
-        return self._run(self._flows.readiness())
+        return self._driver.run(self._flows.readiness())
 
     def generate_many(
         self,
@@ -286,23 +267,4 @@ class Vidmill:
         return Video(task, result, lambda variant, sink: self._fetch(task, variant, sink))
 
     def _fetch(self, task: Task, variant: str, sink: Sink) -> None:
-        self._run(self._flows.fetch(task, variant, into=sink))
-
-    def _run(self, flow: Flow[T], on_progress: OnProgress | None = None) -> T:
-        run = _Run(self._http, self._connection, on_progress)
-        try:
-            action = flow.send(None)
-            while True:
-                try:
-                    value = run.perform(action)
-                except TransportError as error:
-                    if isinstance(error, ServerUnreachable):
-                        run.connection = self._connection = self._connection.refreshed()
-                    action = flow.throw(error)
-                else:
-                    action = flow.send(value)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]  # a generator's return value
-        finally:
-            flow.close()
-            run.close()
+        self._driver.run(self._flows.fetch(task, variant, into=sink))

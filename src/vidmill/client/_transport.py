@@ -38,6 +38,16 @@ def mapped_errors(connection: Connection) -> Iterator[None]:
         ) from error
 
 
+def options(connection: Connection, timeout_s: float) -> dict[str, Any]:
+    """Return what httpx2's clients are made with."""
+    return {
+        "timeout": time_outs(timeout_s),
+        "follow_redirects": True,
+        "trust_env": not connection.is_local,
+        "limits": httpx2.Limits(max_connections=100),
+    }
+
+
 def arguments(request: Request, connection: Connection) -> dict[str, Any]:
     """Return what httpx2's `build_request` needs."""
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT, **request.headers}
@@ -49,6 +59,9 @@ def arguments(request: Request, connection: Connection) -> dict[str, Any]:
         "params": request.query or None,
         "headers": headers,
         "json": request.body,
+        "content": request.content,
+        "data": request.form,
+        "files": request.files,
     }
 
 

@@ -40,3 +40,11 @@ def test_last_id_outlives_events_without_one() -> None:
 
 def test_unfinished_event_is_not_told() -> None:
     assert EventDecoder().feed(b"data: half\n") == []
+
+
+def test_half_an_event_that_was_cut_off_counts_as_not_heard() -> None:
+    decoder = EventDecoder("1")
+    decoder.feed(b"id: 2\ndata: half")
+    assert decoder.last_id == "1"
+    decoder.restart()
+    assert decoder.feed(b"data: whole\n\n") == [Event("message", "whole", "1")]

@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
+from tests.unit.client.script import LOST, REFUSED, STREAM, Script, event, no, ok, task
 from vidmill.client import (
     ApiError,
     ClipRequest,
     ConnectionLost,
     DownloadDamaged,
     NotFinished,
+    NotFound,
     Patience,
     RateLimited,
     ServerUnreachable,
@@ -21,85 +22,11 @@ from vidmill.client import (
     TaskFailed,
     Timeout,
 )
-from vidmill.client._actions import Flow, Open, Read, Reply, Report, Send, Sleep
-from vidmill.client._flows import Flows
+from vidmill.client._actions import Reply
 from vidmill.client._sinks import MemorySink
 
-T = TypeVar("T")
-
-
-class Script:
-    """A world that answers as it was told, and keeps what was asked. Sleeping moves its clock."""
-
-    def __init__(self, answers: Sequence[Any]) -> None:
-        self._answers = list(answers)
-        self._pieces: list[Any] = []
-        self.now = 0.0
-        self.asked: list[Any] = []
-        self.slept: list[float] = []
-        self.reported: list[Task] = []
-
-    def flows(self, **changes: Any) -> Flows:
-        return Flows(clock=lambda: self.now, jitter=lambda: 0.5, **changes)
-
-    def run(self, flow: Flow[T]) -> T:
-        try:
-            action = flow.send(None)
-            while True:
-                outcome = self._perform(action)
-                if isinstance(outcome, Exception):
-                    action = flow.throw(outcome)
-                else:
-                    action = flow.send(outcome)
-        except StopIteration as stop:
-            assert self._answers == [], "not all answers were asked for"
-            value: T = stop.value
-            return value
-
-    def _perform(self, action: object) -> object:
-        match action:
-            case Sleep(seconds):
-                self.slept.append(seconds)
-                self.now += seconds
-                return None
-            case Report(task):
-                self.reported.append(task)
-                return None
-            case Send(request):
-                self.asked.append(request)
-                return self._answers.pop(0)
-            case Open(request, _):
-                self.asked.append(request)
-                reply, *self._pieces = self._answers.pop(0)
-                return reply
-            case Read():
-                return self._pieces.pop(0) if self._pieces else None
-        raise AssertionError(action)
-
-
-def ok(doc: Any) -> Reply:
-    return Reply(status=200, headers={}, body=json.dumps(doc).encode())
-
-
-def no(status: int, **headers: str) -> Reply:
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status=status, headers=names, body=b'{"code": "busy", "detail": "later"}')
-
-
-def task(status: str = "queued", **more: Any) -> dict[str, Any]:
-    return {"task_id": "t2v_1", "status": status, **more}
-
-
-def event(number: int, doc: dict[str, Any]) -> bytes:
-    data = json.dumps({"seq": number, "type": "x", "data": doc})
-    return f"id: 1.{number}\nevent: x\ndata: {data}\n\n".encode()
-
-
 CLIP = ClipRequest(prompt="a red ball", duration_s=3)
-REFUSED = ServerUnreachable("refused")
-LOST = ConnectionLost("reset")
 RUNNING = Task(task_id="t2v_1", status="processing")
-STREAM = Reply(status=200, headers={"content-type": "text/event-stream"})
 
 
 class TestSubmit:
@@ -109,18 +36,42 @@ class TestSubmit:
         keys = {request.headers["Idempotency-Key"] for request in script.asked}
         assert (len(keys), len(script.asked)) == (1, 3)
 
-    def test_is_never_repeated_once_the_request_may_have_arrived(self) -> None:
-        script = Script([LOST])
-        with pytest.raises(ConnectionLost):
-            script.run(script.flows().submit(CLIP))
-        assert len(script.asked) == 1
+    @pytest.mark.parametrize("trouble", [LOST, no(502), no(504)])
+    def test_is_sent_again_under_the_same_key_when_the_answer_was_lost(
+        self, trouble: object
+    ) -> None:
+        script = Script([trouble, trouble, ok(task())])
+        assert script.run(script.flows().submit(CLIP)).task_id == "t2v_1"
+        keys = [request.headers["Idempotency-Key"] for request in script.asked]
+        assert keys == [keys[0]] * 3
 
-    @pytest.mark.parametrize("status", [500, 502, 504])
-    def test_is_never_repeated_after_an_answer_that_leaves_doubt(self, status: int) -> None:
-        script = Script([no(status)])
+    def test_waits_while_its_first_sending_is_under_way(self) -> None:
+        busy = Reply(
+            status=409,
+            headers={"retry-after": "1"},
+            body=b'{"code": "idempotency_in_progress"}',
+        )
+        script = Script([LOST, busy, ok(task())])
+        script.run(script.flows().submit(CLIP))
+        assert script.slept == [0.25, 1.0]
+
+    def test_waits_longer_for_a_server_that_was_there(self) -> None:
+        script = Script([LOST, *[REFUSED] * 5, ok(task())])
+        script.run(script.flows(patience=Patience(unreachable_s=2)).submit(CLIP))
+        assert script.now > 2
+
+    def test_is_not_repeated_after_a_failure_of_the_server(self) -> None:
+        script = Script([no(500)])
         with pytest.raises(ApiError):
             script.run(script.flows().submit(CLIP))
         assert len(script.asked) == 1
+
+    def test_each_submit_has_a_key_of_its_own(self) -> None:
+        first, second = Script([ok(task())]), Script([ok(task())])
+        for script in (first, second):
+            script.run(script.flows().submit(CLIP))
+        keys = [script.asked[0].headers["Idempotency-Key"] for script in (first, second)]
+        assert keys[0] != keys[1]
 
     def test_waits_as_long_as_the_server_asks(self) -> None:
         script = Script([no(429, retry_after="7"), ok(task())])
@@ -279,6 +230,82 @@ class TestWaiting:
         script = Script([])
         done = Task(**task("completed", result={"sha256": "x"}))
         assert script.run(script.flows().wait(done, timeout_s=None)) == done
+
+
+class TestChanging:
+    def test_only_the_changes_are_sent(self) -> None:
+        script = Script([ok(task())])
+        script.run(script.flows().regenerate("t2v_1", {"duration_s": 4, "seed": None}, "a star"))
+        assert script.asked[0].body == {"duration": 4, "seed": None, "prompt": "a star"}
+        assert script.asked[0].headers["Idempotency-Key"]
+
+    def test_deleting_is_not_repeated_when_the_answer_was_lost(self) -> None:
+        script = Script([LOST])
+        with pytest.raises(ConnectionLost):
+            script.run(script.flows().delete("t2v_1"))
+
+
+class TestEvents:
+    def test_tells_each_event_until_the_task_is_over(self) -> None:
+        events = [event(1, task("processing", progress=0.5)), event(2, task("failed"))]
+        script = Script([[STREAM, *events]])
+        script.run(script.flows().events("t2v_1", after=""))
+        told = [(news.id, news.type, news.task.status) for news in script.reported]
+        assert told == [("1.1", "x", "processing"), ("1.2", "x", "failed")]
+
+    def test_goes_on_after_the_last_event_when_the_stream_breaks(self) -> None:
+        half = event(5, task("processing"))[:20]
+        script = Script(
+            [
+                [STREAM, event(4, task("processing")), half, LOST],
+                REFUSED,
+                [STREAM, event(9, task("completed"))],
+            ]
+        )
+        script.run(script.flows().events("t2v_1", after="1.2"))
+        heard = [request.headers["Last-Event-ID"] for request in script.asked]
+        assert heard == ["1.2", "1.4", "1.4"]
+        assert [news.id for news in script.reported] == ["1.4", "1.9"]
+
+    def test_goes_on_when_a_stream_ends_before_the_task(self) -> None:
+        script = Script([[STREAM], [STREAM, event(1, task("completed"))]])
+        script.run(script.flows().events("t2v_1", after=""))
+        assert [news.task.status for news in script.reported] == ["completed"]
+
+    def test_is_over_when_nothing_more_will_come(self) -> None:
+        script = Script([[Reply(status=204, headers={})]])
+        script.run(script.flows().events("t2v_1", after="1.9"))
+        assert script.reported == []
+
+    def test_passes_over_what_it_cannot_read(self) -> None:
+        pieces = [b"data: nonsense\n\n", b"data: []\n\n", event(2, task("completed"))]
+        script = Script([[STREAM, *pieces]])
+        script.run(script.flows().events("t2v_1", after=""))
+        assert [news.id for news in script.reported] == ["1.2"]
+
+    def test_a_deleted_task_ends_it_with_an_error(self) -> None:
+        script = Script([[STREAM, event(1, task("processing")), LOST], [no(404)]])
+        with pytest.raises(NotFound):
+            script.run(script.flows().events("t2v_1", after=""))
+
+    def test_gives_up_when_the_server_stays_away(self) -> None:
+        script = Script([[STREAM, LOST], *[REFUSED] * 8])
+        with pytest.raises(ServerUnreachable):
+            script.run(script.flows(patience=Patience(outage_s=20)).events("t2v_1", after=""))
+
+    def test_patience_begins_anew_with_each_event(self) -> None:
+        away: list[Any] = [REFUSED] * 5
+        script = Script(
+            [
+                [STREAM, event(1, task("processing")), LOST],
+                *away,
+                [STREAM, event(2, task("processing")), LOST],
+                *away,
+                [STREAM, event(3, task("completed"))],
+            ]
+        )
+        script.run(script.flows(patience=Patience(outage_s=14)).events("t2v_1", after=""))
+        assert script.now > 14
 
 
 class TestDownload:

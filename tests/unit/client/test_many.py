@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vidmill.client import ClipRequest, Outcome, Task, TaskFailed, VidmillError
-from vidmill.client._batch import run_batch, run_batch_async
+from vidmill.client._many import run_batch, run_batch_async
 
 CLIPS = [ClipRequest(prompt=str(number)) for number in range(20)]
 
