@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-BENCHES = ("server", "latency", "claim", "duty", "finishing")
+BENCHES = ("server", "guarded", "latency", "claim", "duty", "finishing")
 """Modules of this package. `gpu` is apart: it needs a device and the real weights."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidmill.domain.clip import DELIVERED_SIZES, ClipSpec, Resolution, Size
+from vidmill.domain.clip import DELIVERED_SIZES, Aspect, ClipSpec, Resolution, Size
 from vidmill.domain.job import Phase
 from vidmill.domain.ports import Frames
 from vidmill.finishing import Encoding, finish_clip
@@ -29,7 +29,7 @@ from vidmill.media.retime import retimed, schedule
 TARGET_RATIO = 1.3
 ROUNDS = 3
 NUM_FRAMES, NATIVE_FPS, FPS, DURATION_S = 81, 16, 24, 5.0
-SIZE = DELIVERED_SIZES[Resolution.P720]
+SIZE = DELIVERED_SIZES[Resolution.P720, Aspect.WIDE]
 GRAIN = 2.0
 """Standard deviation of the noise on each frame, in levels: a model's output is not clean."""
 
@@ -46,7 +46,7 @@ def make_spec() -> ClipSpec:
     return ClipSpec(
         prompt="bench",
         negative_prompt="",
-        profile="wan2.2-t2v-a14b",
+        profile="a14b-quality",
         resolution=Resolution.P720,
         size=SIZE,
         native=SIZE,

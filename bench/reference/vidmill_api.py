@@ -17,15 +17,20 @@ from vidmill.store.session import UnitOfWork
 from vidmill.telemetry import configure_logging
 
 KEY = "vm_bench"
+LIMITED_KEY = "vm_bench_limited"
+"""Of a tenant whose plan limits every rate, each too high to be met."""
 
 
-def main(folder: str, port: str, database_url: str = "", broker_url: str = "") -> None:
+def main(
+    folder: str, port: str, database_url: str = "", broker_url: str = "", limits_url: str = ""
+) -> None:
     settings = Settings.model_validate(
         {
             "data_dir": Path(folder),
             "profile": "tiny",
             "database_url": database_url,
             "broker_url": broker_url,
+            "limits_url": limits_url,
             "queue_total_max": 10**9,
         }
     )
@@ -38,6 +43,17 @@ def main(folder: str, port: str, database_url: str = "", broker_url: str = "") -
         accounts.save_plan(uow, accounts.Plan(name="default", cap_queued=10**9))
         tenant = accounts.ensure_tenant(uow, "default")
         accounts.create_key(uow, tenant.id, "bench", hash_key(KEY))
+        limited_plan = accounts.Plan(
+            name="limited",
+            cap_queued=10**9,
+            key_submits_per_min=10**9,
+            key_reads_per_min=10**9,
+            tenant_submits_per_min=10**9,
+            tenant_reads_per_min=10**9,
+        )
+        accounts.save_plan(uow, limited_plan)
+        limited = accounts.ensure_tenant(uow, "limited", plan="limited")
+        accounts.create_key(uow, limited.id, "bench", hash_key(LIMITED_KEY))
 
     app.db.write(prepare)
     share_interpreter()

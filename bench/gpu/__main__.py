@@ -1,0 +1,84 @@
+"""`python -m bench.gpu list | run | report`; the package's docstring shows how."""
+
+import argparse
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from bench.gpu import machine
+from bench.gpu.measurements import Bench
+from bench.gpu.pieces import Piece, all_pieces
+from bench.gpu.report import markdown
+from bench.gpu.running import run_pieces
+from bench.gpu.scale import rehearsed, true_profiles
+from bench.gpu.state import State, StateMismatch
+from vidmill.telemetry import configure_logging
+
+_STATE = Path("out/bench-gpu.json")
+
+
+def main(arguments: list[str]) -> int:
+    options = _parse(arguments)
+    if options.command == "report":
+        print(markdown(State.read(options.state)))
+        return 0
+    pieces = [p for p in all_pieces(true_profiles()) if _is_chosen(p, options.pieces)]
+    if options.command == "list":
+        _show(pieces, State.read(options.state) if options.state.is_file() else None)
+        return 0
+    # With its number: torch refuses to limit the memory of a device that has none.
+    device = torch.device(options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cpu" and not options.rehearse:
+        print("no GPU here; only `--rehearse` runs on a CPU", file=sys.stderr)
+        return 2
+    profiles = true_profiles()
+    scale = "rehearsal" if options.rehearse else "true"
+    if options.rehearse:
+        torch.set_num_threads(1)  # so small, more of them only wait for one another
+        profiles = {name: rehearsed(profile) for name, profile in profiles.items()}
+    weights = options.model_path or "random, seed 0"
+    about = machine.about(device, scale=scale, weights=weights)
+    try:
+        state = State.open(options.state, about)
+    except StateMismatch as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure_logging("warning", "text")
+    bench = Bench(profiles, device=device, scale=scale, model_path=options.model_path)
+    left = run_pieces(pieces, bench, state, within_s=options.within)
+    if left:
+        print(f"left for the next run: {', '.join(left)}")
+    return 1 if any(o.status == "failed" for o in state.outcomes.values()) else 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser.add_argument("command", choices=("list", "run", "report"))
+    parser.add_argument("pieces", nargs="*", help="patterns such as 'step:*'; none = all")
+    parser.add_argument("--state", type=Path, default=_STATE, help=f"results; {_STATE}")
+    parser.add_argument("--rehearse", action="store_true", help="tiny networks; claims nothing")
+    parser.add_argument("--within", type=float, default=0.0, help="seconds; 0 = no limit")
+    parser.add_argument("--device", default="", help="cuda:1, cpu; cuda:0 if there is one")
+    parser.add_argument("--model-path", default="", help="real weights, not random ones")
+    return parser.parse_intermixed_args(arguments)
+
+
+def _is_chosen(piece: Piece, patterns: list[str]) -> bool:
+    return not patterns or any(fnmatch(piece.name, pattern) for pattern in patterns)
+
+
+def _show(pieces: list[Piece], state: State | None) -> None:
+    for piece in pieces:
+        outcome = state.outcomes.get(piece.name) if state else None
+        values = json.dumps(outcome.values)[:80] if outcome and outcome.values else ""
+        status = outcome.status if outcome else "-"
+        print(f"{piece.estimate_s:5.0f} s  {status:8}{piece.name}  {values}")
+    open_s = sum(p.estimate_s for p in pieces if not (state and state.is_settled(p.name)))
+    print(f"{len(pieces)} pieces; those still to run should take {open_s / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
