@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,6 @@ Stage = Callable[[], tuple[Learner, StepLoss]]
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     return new_tokenizer(num_scenes=100)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def a_text_stage(tokenizer: Any) -> tuple[Learner, StepLoss]:
