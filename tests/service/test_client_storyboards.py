@@ -25,7 +25,7 @@ from vidmill.client import (
 )
 
 pytestmark = pytest.mark.sqlite
-"""What is tried here is a client; `tests/service/test_storyboards` tries both databases."""
+"""What is tried here is a client; `tests/service/storyboards` tries both databases."""
 
 Captured = pytest.CaptureFixture[str]
 

@@ -12,7 +12,7 @@ from vidmill.domain.job import Lane
 from vidmill.store import jobs
 
 pytestmark = pytest.mark.sqlite
-"""What is tried here is HTTP; `tests/service/test_storyboards` tries both databases."""
+"""What is tried here is HTTP; `tests/service/storyboards` tries both databases."""
 
 BOARDS = "/v1/t2v/storyboards"
 TWO = [{"prompt": "red", "duration": 3.0, "cache": False}, {"prompt": "blue", "duration": 4.0}]
