@@ -18,7 +18,8 @@ def serve(link: Link) -> None:
     from vidmill.telemetry import configure_logging
 
     configure_logging(start["log_level"], start["log_format"])
-    from vidmill.engines.ranks import MateEngine, Place
+    from vidmill.engines.ranks import MateEngine
+    from vidmill.engines.token_share import Place
     from vidmill.profiles import load_profile
 
     engine = MateEngine(
