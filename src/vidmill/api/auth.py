@@ -10,7 +10,7 @@ from starlette.requests import Request
 from vidmill.api.edge import header
 from vidmill.api.waiting import Reads
 from vidmill.domain.api_key import is_mistyped
-from vidmill.domain.errors import Unauthorized
+from vidmill.domain.errors import ServiceUnavailable, Unauthorized
 from vidmill.services.access import Caller, hash_key
 
 REMEMBERED_S = 5.0
@@ -70,6 +70,19 @@ class Gate:
             asked.add_done_callback(lambda _: self._asked.pop(question, None))
             self._asked[question] = asked
         return await asyncio.shield(asked)
+
+    async def still_admits(self, key: str) -> bool:
+        """Return whether *key*, admitted before, is one of ours yet; for what lasts.
+
+        While the database is away nobody is turned out.
+        """
+        try:
+            await self.admit_key(key)
+        except Unauthorized:
+            return False
+        except ServiceUnavailable:
+            return True
+        return True
 
     def _recall(self, key_hash: str) -> Caller | None:
         known = self._known.get(key_hash)

@@ -6,7 +6,7 @@ stands now, unless that is what he heard last. `id` is `attempt.seq` and only ev
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,16 @@ async def stream(
             view = await watcher.next(heartbeat_s - (clock() - spoke_at))
         except TaskNotFound:  # erased meanwhile
             return
+
+
+async def while_admitted(
+    frames: AsyncIterator[bytes], is_admitted: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Yield *frames* for as long as whoever reads them may: a stream can outlive its key."""
+    async for piece in frames:
+        if not await is_admitted():
+            return
+        yield piece
 
 
 class EventStream(StreamingResponse):

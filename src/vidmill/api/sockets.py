@@ -42,6 +42,8 @@ TASKS_MAX = 1000
 POLICY, TOO_BIG, INTERNAL, AGAIN_LATER = 1008, 1009, 1011, 1013
 """Close codes (RFC 6455 §7.4 and the registry it names)."""
 
+OLD_KEY = "the API key was revoked or has expired; come back with another"
+
 Closing = tuple[int, str]
 Message = Mapping[str, object]
 
@@ -54,6 +56,7 @@ class TaskSocket:
         self._socket = socket
         self._tell = tell
         self._caller: Caller | None = None
+        self._key = ""
         self._stops: dict[str, Callable[[], None]] = {}
         self._heard: dict[str, tuple[int, int]] = {}
         self._news: dict[str, TaskView | None] = {}
@@ -143,6 +146,8 @@ class TaskSocket:
         while True:
             await self._has_news.wait()
             self._has_news.clear()
+            if not await self._desk.gate.still_admits(self._key):
+                return POLICY, OLD_KEY
             news, self._news = self._news, {}
             for task_id, view in news.items():
                 await self._pass_on(task_id, view)
@@ -167,6 +172,8 @@ class TaskSocket:
             raise _wrong("action", f"choose one of: {', '.join(_ACTIONS)}")
         if self._caller is None and action != "auth":
             raise Unauthorized(f'say {{"action": "auth", "token": <key>}} first, or {HINT}')
+        if self._caller and not await self._desk.gate.still_admits(self._key):
+            raise Unauthorized(OLD_KEY)
         assert isinstance(message, dict)
         await act(self, message)
 
@@ -177,7 +184,7 @@ class TaskSocket:
         caller = await self._reader(token)
         if self._caller and self._caller.tenant_id != caller.tenant_id:
             raise _wrong("token", "another tenant's; open a connection for each")
-        self._caller = caller
+        self._caller, self._key = caller, token
         await self._send({"type": "ready", "data": {"tasks_max": TASKS_MAX}})
 
     async def _subscribe(self, message: Message) -> None:
@@ -225,7 +232,8 @@ class TaskSocket:
     async def _admit_by_header(self) -> None:
         given = self._socket.headers.get("authorization")
         if given is not None:
-            self._caller = await self._reader(key_of(given))
+            key = key_of(given)
+            self._caller, self._key = await self._reader(key), key
 
     async def _reader(self, key: str) -> Caller:
         caller = await self._desk.gate.admit_key(key)

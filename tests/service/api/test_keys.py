@@ -1,15 +1,19 @@
 """Keys over HTTP: made, shown once, listed, revoked; scopes, expiry, mistyped ones."""
 
+import json
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
-from tests.desks import KEY, Bench
+from tests.desks import KEY, Bench, Served
 from tests.waiting import wait_until
 from vidmill.api.auth import REMEMBERED_S
+from vidmill.api.sockets import POLICY
 from vidmill.domain.api_key import new_key
 from vidmill.domain.permission import Scope
 
@@ -86,6 +90,79 @@ def test_revoked_key_is_forgotten_within_seconds(bench: Bench) -> None:
     assert with_it.get("/v1/t2v/capabilities").status_code == 401
     again = bench.client.delete(f"{KEYS}/{doc['id']}")
     assert (again.status_code, again.json()["code"]) == (404, "key_not_found")
+
+
+def make_old(bench: Bench, doc: dict[str, Any], how: str) -> None:
+    """Let the key of *doc* stand for nobody any more, and every process know of it."""
+    if how == "revoked":
+        assert bench.client.delete(f"{KEYS}/{doc['id']}").status_code == 204
+    bench.clock.advance(REMEMBERED_S + 1 if how == "revoked" else 86_400.0)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+@pytest.mark.parametrize("first", ["header", "message"])
+def test_open_socket_tells_no_more_once_its_key_is_old(bench: Bench, how: str, first: str) -> None:
+    doc = made(bench, expires_in_days=1)
+    task_id = bench.generate()["task_id"]
+    client = client_with(bench, doc["api_key"]) if first == "header" else bench.stranger()
+    with client.websocket_connect("/v1/t2v/ws") as session:
+        if first == "message":
+            session.send_text(json.dumps({"action": "auth", "token": doc["api_key"]}))
+            session.receive_text()
+        session.send_text(json.dumps({"action": "subscribe", "task_ids": [task_id]}))
+        kinds = {json.loads(session.receive_text())["type"] for _ in range(2)}
+        make_old(bench, doc, how)
+        bench.client.post(f"/v1/t2v/tasks/{task_id}/cancel")
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_text()
+
+    assert kinds == {"subscribed", "t2v.task.queued"}
+    assert closed.value.code == POLICY
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_open_socket_takes_no_orders_once_its_key_is_old(bench: Bench, how: str) -> None:
+    doc = made(bench, expires_in_days=1)
+    task_id = bench.generate()["task_id"]
+    with client_with(bench, doc["api_key"]).websocket_connect("/v1/t2v/ws") as session:
+        session.send_text(json.dumps({"action": "subscribe", "task_ids": []}))
+        session.receive_text()
+        make_old(bench, doc, how)
+        session.send_text(json.dumps({"action": "subscribe", "task_ids": [task_id]}))
+        refused = json.loads(session.receive_text())
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_text()
+
+    assert (refused["type"], refused["data"]["code"]) == ("error", "unauthorized")
+    assert closed.value.code == POLICY
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_stream_of_events_ends_once_its_key_is_old(served: Served, how: str) -> None:
+    bench = served.bench
+    doc = made(bench, expires_in_days=1)
+    task_id = bench.generate()["task_id"]
+    path, headers = f"/v1/t2v/tasks/{task_id}/events", {"Authorization": f"Bearer {doc['api_key']}"}
+    with httpx2.stream("GET", f"{served.url}{path}", headers=headers, timeout=20) as answer:
+        pieces = answer.iter_text()
+        first = next(pieces)
+        make_old(bench, doc, how)
+        bench.client.post(f"/v1/t2v/tasks/{task_id}/cancel")
+        rest = "".join(pieces)
+
+    assert "event: t2v.task.queued" in first
+    assert "t2v.task.cancelled" not in rest
+    assert httpx2.get(f"{served.url}{path}", headers=headers).status_code == 401
+
+
+def test_open_socket_outlives_a_database_that_is_away(bench: Bench) -> None:
+    with bench.client.websocket_connect("/v1/t2v/ws") as session:
+        session.send_text(json.dumps({"action": "subscribe", "task_ids": []}))
+        session.receive_text()
+        bench.clock.advance(REMEMBERED_S + 1)
+        bench.break_database()
+        session.send_text(json.dumps({"action": "unsubscribe", "task_ids": []}))
+        assert json.loads(session.receive_text())["type"] == "unsubscribed"
 
 
 @pytest.mark.parametrize("name", ["key_999", "key_", "key_1x", "1e9", "key_99999999999", "key_-1"])

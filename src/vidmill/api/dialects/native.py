@@ -6,6 +6,7 @@ docs/benchmarks.md); the rest are plain functions in threads.
 
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -15,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from vidmill.api import waiting
 from vidmill.api.answers import json_answer, validated_answer
+from vidmill.api.auth import key_of
 from vidmill.api.body import read_json
 from vidmill.api.cursors import make_cursor, read_cursor
 from vidmill.api.desk import Desk
@@ -24,7 +26,14 @@ from vidmill.api.dialects.native_request import read_changes, read_order
 from vidmill.api.dialects.served import asset_response
 from vidmill.api.edge import header
 from vidmill.api.errors import Asked, problem
-from vidmill.api.events import EventStream, Teller, has_heard_all, parse_event_id, stream
+from vidmill.api.events import (
+    EventStream,
+    Teller,
+    has_heard_all,
+    parse_event_id,
+    stream,
+    while_admitted,
+)
 from vidmill.api.following import Watcher, changed, over
 from vidmill.api.load import leave
 from vidmill.api.repeats import REPLAYED, read_key
@@ -215,6 +224,8 @@ class Native:
         watcher.start()
         leave(request.scope)
         frames = stream(watcher, view, last=last, tell=self._teller(request))
+        key = key_of(header(request, b"authorization"))
+        frames = while_admitted(frames, partial(self.desk.gate.still_admits, key))
         return EventStream(watcher, frames)
 
     def content(self, request: Request, caller: Caller) -> Response:
