@@ -2,20 +2,24 @@
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
 from tests.builders import FakeClock, make_job
 from tests.recorders import RecordingBus, RecordingTickets
+from tests.waiting import wait_until
 from vidmill.domain.job import Job, JobState, RetryPolicy
 from vidmill.services.controller import FORGET_WORKER_S, Controller, ControllerTimes
 from vidmill.store import breakers, jobs, workers
 from vidmill.store.breakers import BreakerPolicy
 from vidmill.store.session import Database
 from vidmill.store.workers import WorkerState
+
+WAIT_S = 20.0
 
 
 @pytest.fixture
@@ -29,7 +33,13 @@ def tickets() -> RecordingTickets:
 
 
 def make_controller(
-    db: Database, tickets: RecordingTickets, bus: RecordingBus, *, name: str = "c1", **times: float
+    db: Database,
+    tickets: RecordingTickets,
+    bus: RecordingBus,
+    *,
+    name: str = "c1",
+    chores: Sequence[Callable[[], object]] = (),
+    **times: float,
 ) -> Controller:
     return Controller(
         db,
@@ -39,6 +49,7 @@ def make_controller(
         times=ControllerTimes(**times),
         rng=random.Random(1),
         name=name,
+        chores=chores,
     )
 
 
@@ -234,6 +245,37 @@ def test_step_that_fails_is_tried_again_and_the_loop_goes_on(
     assert len(tickets.pools) > 3
 
 
+@contextmanager
+def running(controller: Controller) -> Iterator[None]:
+    """Run the loop by the real clock for the block."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        loop = threads.submit(controller.run, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+            loop.result(WAIT_S)
+
+
+def test_chore_that_hangs_holds_up_no_other_step(
+    db: Database, tickets: RecordingTickets, bus: RecordingBus, clock: FakeClock
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def chore() -> None:
+        has_begun.set()
+        may_end.wait(WAIT_S)
+
+    job = make_job(db, not_before=clock.now + 1.0)
+    with running(make_controller(db, tickets, bus, chores=[chore], promote_s=0.01)):
+        assert has_begun.wait(WAIT_S)
+        clock.advance(1.0)
+        is_promoted = wait_until(lambda: state(db, job) is JobState.QUEUED, timeout_s=WAIT_S / 2)
+        may_end.set()
+    assert is_promoted
+
+
 def test_steps_are_idempotent(db: Database, controller: Controller, clock: FakeClock) -> None:
     make_job(db)
     claim(db)
@@ -354,22 +396,28 @@ def test_chores_of_other_services_are_done_by_the_leader_alone(
     db: Database, tickets: RecordingTickets, bus: RecordingBus
 ) -> None:
     done: list[str] = []
-    controllers = [
-        Controller(
-            db,
-            tickets,
-            bus,
-            policy=RetryPolicy(),
-            times=ControllerTimes(),
-            rng=random.Random(1),
-            name=name,
-            chores=[partial(done.append, name)],
+    leader, other = (
+        make_controller(
+            db, tickets, bus, name=name, chores=[partial(done.append, name)], chores_s=0.01
         )
         for name in ("c1", "c2")
-    ]
-    leader, other = controllers
+    )
     assert leader.lead()
     run(other, seconds=3.5)
     assert done == []
-    run(leader, seconds=3.5)
-    assert done == ["c1"] * 4
+    with running(leader):
+        assert wait_until(lambda: len(done) > 1, timeout_s=WAIT_S)
+    assert set(done) == {"c1"}
+
+
+def test_chore_that_fails_is_done_again(
+    db: Database, tickets: RecordingTickets, bus: RecordingBus
+) -> None:
+    tries: list[int] = []
+
+    def chore() -> None:
+        tries.append(1)
+        raise RuntimeError("broken")
+
+    with running(make_controller(db, tickets, bus, chores=[chore], chores_s=0.01)):
+        assert wait_until(lambda: len(tries) > 1, timeout_s=WAIT_S)

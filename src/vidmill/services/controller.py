@@ -79,7 +79,8 @@ class Controller:
             rng: Jitter of retries.
             name: Of this process, random and new at each start; holds the leader's lease.
             calibrate: Keeps the forecasts of these pools honest, every few seconds.
-            chores: What other services want done each second by the leader; each idempotent.
+            chores: What other services want done each second by the leader; each idempotent. They
+                may wait for a store, so they have a thread of their own.
         """
         self._db = db
         self._tickets = tickets
@@ -89,6 +90,7 @@ class Controller:
         self._rng = rng
         self._name = name
         self._calibrate = calibrate
+        self._chores = tuple(chores)
         self._is_leader = False
         self._every_s: dict[Callable[[], object], float] = {
             self.lead: times.leader_lease_s / 3,
@@ -97,7 +99,6 @@ class Controller:
             self._while_leading(self.reconcile): times.reconcile_s,
             self._while_leading(self.audit): times.audit_s,
             self._while_leading(self.calibrate): times.calibrate_s,
-            **{self._while_leading(chore): times.chores_s for chore in chores},
         }
 
     def start(self, *, live: Collection[str]) -> list[jobs.Settled]:
@@ -201,6 +202,8 @@ class Controller:
 
         A step that fails (the disk is full, say) is tried again when it is due next.
         """
+        chores = threading.Thread(target=self._do_chores, args=(stop,), name="chores")
+        chores.start()
         due = dict.fromkeys(self._every_s, monotonic())
         while not stop.is_set():
             for step, every_s in self._every_s.items():
@@ -209,6 +212,13 @@ class Controller:
                     _attempted(step)
             stop.wait(max(0.0, min(due.values()) - monotonic()))
         _attempted(self.step_down)
+        chores.join()
+
+    def _do_chores(self, stop: threading.Event) -> None:
+        while self._chores and not stop.is_set():
+            for chore in self._chores:
+                _attempted(self._while_leading(chore))
+            stop.wait(self._times.chores_s)
 
     def _while_leading(self, step: Callable[[], object]) -> Callable[[], object]:
         @wraps(step)

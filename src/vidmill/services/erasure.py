@@ -1,5 +1,7 @@
 """Deleting for good: a job no run writes to any more, its files, and all that is known of it."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vidmill.domain.errors import StorageFailed
@@ -11,7 +13,10 @@ from vidmill.telemetry import get_logger
 log = get_logger(__name__)
 
 AT_ONCE = 100
-"""Jobs erased in one turn of the controller, which has other things to do."""
+"""Jobs erased in one turn of the controller, which has other chores."""
+
+PATIENCE_S = 5.0
+"""How long a turn begins to erase another job: of a store that is silent each may take a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,29 @@ class Erasure:
         self.db.write(lambda uow: jobs.erase(uow, job_id))
         return True
 
-    def erase_hidden(self) -> None:
-        """Erase what was hidden while it ran, or what could not be erased then."""
-        for job_id in self.db.read(lambda conn: jobs.hidden(conn, limit=AT_ONCE)):
-            self.erase(job_id)
+
+class Leftovers:
+    """Erases what was hidden while it ran, or what could not be erased then. For one thread.
+
+    *monotonic* gives seconds.
+    """
+
+    def __init__(
+        self, erasure: Erasure, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._erasure = erasure
+        self._monotonic = monotonic
+        self._after = 0
+
+    def erase_some(self) -> None:
+        """Go on where the last turn ended: what cannot be erased holds up nothing behind it."""
+        until = self._monotonic() + PATIENCE_S
+        after, db = self._after, self._erasure.db
+        found = db.read(lambda conn: jobs.hidden(conn, after=after, limit=AT_ONCE))
+        for job_id in found:
+            if self._monotonic() >= until:
+                return
+            self._after = job_id
+            self._erasure.erase(job_id)
+        if len(found) < AT_ONCE:
+            self._after = 0

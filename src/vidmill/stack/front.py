@@ -23,7 +23,7 @@ from vidmill.services.batch_keeping import BatchKeeper
 from vidmill.services.calibration import Calibrator
 from vidmill.services.controller import Controller, ControllerTimes
 from vidmill.services.delivering import Deliverer
-from vidmill.services.erasure import Erasure
+from vidmill.services.erasure import Erasure, Leftovers
 from vidmill.services.forecast import Forecast
 from vidmill.services.storyboard_keeping import StoryboardKeeper
 from vidmill.settings import Settings
@@ -92,7 +92,7 @@ def new_controller(app: App) -> Controller:
         name=f"c_{secrets.token_hex(8)}",
         calibrate=calibrator.step,
         chores=[
-            Erasure(db=app.db, blobs=app.blobs).erase_hidden,
+            Leftovers(Erasure(db=app.db, blobs=app.blobs)).erase_some,
             BatchKeeper(db=app.db, bus=app.bus, tickets=app.tickets).tend,
             StoryboardKeeper(db=app.db, bus=app.bus, tickets=app.tickets).tend,
         ],

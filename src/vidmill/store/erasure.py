@@ -11,7 +11,7 @@ from vidmill.store.unit import UnitOfWork
 _BY_ID = select(jobs.c.files_of, jobs.c.public_id).where(jobs.c.id == bindparam("job"))
 _HIDDEN = (
     select(jobs.c.id)
-    .where(jobs.c.is_erasing, jobs.c.state.in_(sorted(TERMINAL)))
+    .where(jobs.c.is_erasing, jobs.c.state.in_(sorted(TERMINAL)), jobs.c.id > bindparam("after"))
     .order_by(jobs.c.id)
     .limit(bindparam("limit"))
 )
@@ -22,9 +22,9 @@ def hide(uow: UnitOfWork, job_id: int) -> None:
     uow.conn.execute(update(jobs).where(jobs.c.id == job_id).values(is_erasing=True))
 
 
-def hidden(conn: Connection, *, limit: int) -> Sequence[int]:
-    """Return ids of jobs that are hidden and over, the oldest first."""
-    return [row.id for row in conn.execute(_HIDDEN, {"limit": limit})]
+def hidden(conn: Connection, *, after: int, limit: int) -> Sequence[int]:
+    """Return ids above *after* of jobs that are hidden and over, the oldest first."""
+    return [row.id for row in conn.execute(_HIDDEN, {"after": after, "limit": limit})]
 
 
 def withdraw(uow: UnitOfWork, job_id: int) -> tuple[str, ...]:

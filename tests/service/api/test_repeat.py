@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import make_result
 from tests.desks import Bench, finish
-from vidmill.services.erasure import Erasure
+from vidmill.services.erasure import Erasure, Leftovers
 from vidmill.store import jobs
 
 pytestmark = pytest.mark.sqlite
@@ -156,12 +156,12 @@ def test_what_was_deleted_while_it_ran_is_erased_however_its_run_ends(
     task_id = bench.generate()["task_id"]
     job = bench.claim()
     bench.client.delete(f"{TASKS}/{task_id}")
-    erasure = Erasure(db=bench.app.db, blobs=bench.app.blobs)
+    leftovers = Leftovers(Erasure(db=bench.app.db, blobs=bench.app.blobs))
 
-    erasure.erase_hidden()
+    leftovers.erase_some()
     assert bench.app.db.read(lambda conn: jobs.get_by_id(conn, job.id)) is not None
     bench.settle(job, outcome)
-    erasure.erase_hidden()
+    leftovers.erase_some()
 
     assert bench.app.db.read(lambda conn: jobs.get_by_id(conn, job.id)) is None
     assert not bench.app.db.read(jobs.find_drift)
