@@ -6,7 +6,7 @@ import pytest
 from tests.faults.shared import Services
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
     """The servers that all drills share."""
     with ExitStack() as stack:
