@@ -110,15 +110,19 @@ def problems(
     """Yield what is wrong with the shots taken together."""
     count = len(shots)
     if count < SHOTS_MIN:
-        message = f"{count} shots are no storyboard; name at least {SHOTS_MIN}, or `generate` one"
+        message = f"{count} of at least {SHOTS_MIN} shots; add some, or `generate` a single clip"
         yield FieldProblem(pointer="#/shots", code="min_items", message=message, limit=SHOTS_MIN)
     elif count > shots_max:
-        message = f"it has {count} shots, the limit is {shots_max}"
+        message = f"it has {count} shots, the limit is {shots_max}; make several storyboards of it"
         yield FieldProblem(pointer="#/shots", code="max_items", message=message, limit=shots_max)
     for number, (shot, following) in enumerate(pairwise(shots)):
         yield from _crossfade_problems(number, shot, following)
+    if shots and shots[-1].crossfade_s:
+        message = f"{shots[-1].crossfade_s:g} s, but no shot follows the last; leave it out"
+        pointer = f"#/shots/{count - 1}/crossfade"
+        yield FieldProblem(pointer=pointer, code="unsupported", message=message)
     if count and (whole_s := total_s(shots)) > duration_max_s:
-        message = f"the whole is {whole_s:g} s long, the limit is {duration_max_s:g} s"
+        message = f"the whole is {whole_s:g} s long, the limit is {duration_max_s:g} s; shorten it"
         yield FieldProblem(pointer="#/shots", code="max", message=message, limit=duration_max_s)
 
 
@@ -126,10 +130,13 @@ def _crossfade_problems(number: int, shot: Length, following: Length) -> Iterato
     pointer = f"#/shots/{number}/crossfade"
     most = min(shot.duration_s, following.duration_s) / 2
     if not shot.crossfade_s >= 0:
-        message = "it must be 0 (a cut) or more seconds"
+        message = f"{shot.crossfade_s:g} s is less than none; 0 is a cut"
         yield FieldProblem(pointer=pointer, code="min", message=message, limit=0)
     elif not shot.crossfade_s <= most:
-        message = f"{shot.crossfade_s:g} s is more than half of the shorter shot; at most {most:g}"
+        pair = f"shots {number + 1} and {number + 2}"
+        message = (
+            f"{shot.crossfade_s:g} s is more than half of the shorter of {pair}; at most {most:g} s"
+        )
         yield FieldProblem(pointer=pointer, code="max", message=message, limit=most)
 
 

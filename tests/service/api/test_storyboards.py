@@ -93,7 +93,10 @@ def test_what_is_wrong_with_the_whole_and_with_every_shot_is_said_at_once(bench:
         ({"shots": TWO[:1]}, ("#/shots", "min_items")),
         ({"shots": TWO * 11}, ("#/shots", "max_items")),
         ({"shots": [{"prompt": "x", "duration": 10.0}] * 13}, ("#/shots", "max")),
-        ({"shots": TWO, "crossfade": 1.6}, ("#/shots/0/crossfade", "max")),
+        ({"shots": TWO, "crossfade": 1.6}, ("#/crossfade", "max")),
+        ({"shots": TWO * 2, "crossfade": -1}, ("#/crossfade", "min")),
+        ({"shots": [{**TWO[0], "crossfade": 1.6}, TWO[1]]}, ("#/shots/0/crossfade", "max")),
+        ({"shots": [TWO[0], {**TWO[1], "crossfade": -4}]}, ("#/shots/1/crossfade", "unsupported")),
         ({"shots": TWO, "name": " "}, ("#/name", "blank")),
         ({"shots": TWO, "webhook_url": "http://127.0.0.1/"}, ("#/webhook_url", "scheme")),
         (
@@ -101,13 +104,46 @@ def test_what_is_wrong_with_the_whole_and_with_every_shot_is_said_at_once(bench:
             ("#/shots/0/crossfade", "type"),
         ),
         ({"shot": TWO}, ("#/shots", "required")),
+        ({"shots": "red"}, ("#/shots", "type")),
+        ([TWO], ("#", "type")),
     ],
 )
 def test_no_storyboard_that_cannot_be_is_begun(
-    bench: Bench, body: dict[str, Any], expected: tuple[str, str]
+    bench: Bench, body: Any, expected: tuple[str, str]
 ) -> None:
     assert problems(bench, body)[0] == expected
     assert bench.client.get("/v1/t2v/tasks").json()["data"] == []
+
+
+def test_a_wrong_field_of_the_whole_hides_nothing_that_is_wrong_with_shots(bench: Bench) -> None:
+    body = {"fps": 24, "frame_rate": 24.5, "crossfade": 9, "shots": [{"prompt": ""}, *TWO]}
+
+    assert problems(bench, body) == [
+        ("#/frame_rate", "type"),
+        ("#/fps", "unknown_field"),
+        ("#/shots/0/prompt", "blank"),
+    ]
+    body["shots"] = TWO
+    assert problems(bench, body) == [
+        ("#/frame_rate", "type"),
+        ("#/fps", "unknown_field"),
+        ("#/crossfade", "max"),
+    ]
+
+
+def test_a_fade_too_long_for_several_joints_is_told_once_with_what_fits_all(bench: Bench) -> None:
+    lengths = (4.0, 3.6, 3.2)
+    body = {
+        "crossfade": 2.5,
+        "shots": [{"prompt": "red", "duration": length} for length in lengths],
+    }
+
+    (wrong,) = bench.client.post(BOARDS, json=body).json()["errors"]
+
+    assert (wrong["pointer"], wrong["limit"]) == ("#/crossfade", 1.6)
+    assert wrong["message"] == (
+        "2.5 s is more than half of the shorter of shots 2 and 3; at most 1.6 s"
+    )
 
 
 def test_an_estimate_queues_nothing(bench: Bench) -> None:
@@ -198,6 +234,9 @@ def test_a_replacement_is_refused_what_the_whole_decides(bench: Bench) -> None:
         ("#/seed", "min"),
     ]
     assert problems(bench, {"crossfade": 9.0}, url) == [("#/crossfade", "max")]
+    assert problems(bench, {"crossfade": -4}, doc["links"]["shots"][1]) == [
+        ("#/crossfade", "unsupported")
+    ]
     for number in ("0", "3", "x", "٣"):
         answer = bench.client.post(f"{doc['links']['self']}/shots/{number}", json={})
         assert (answer.status_code, answer.json()["code"]) == (404, "storyboard_not_found")

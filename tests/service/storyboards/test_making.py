@@ -75,7 +75,7 @@ def test_a_shot_found_in_the_cache_is_joined_at_once(bench: Bench, boards: Story
     for _ in range(2):
         succeed(bench)
 
-    other = make(boards, cached, replace(cached, crossfade_s=0.5))
+    other = make(boards, replace(cached, crossfade_s=0.5), cached)
 
     assert other.board.state is BoardState.JOINING
     assert boards.get(board_id, CALLER).board.state is BoardState.JOINING

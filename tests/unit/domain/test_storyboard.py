@@ -49,6 +49,7 @@ def test_fades_of_half_a_shot_never_show_three_shots_at_once(fps: int) -> None:
         (lengths((9.0, 0), (9.0, 0)), "#/shots", "max"),
         (lengths((3.0, -0.1), (3.0, 0)), "#/shots/0/crossfade", "min"),
         (lengths((5.0, 1.6), (3.0, 0)), "#/shots/0/crossfade", "max"),
+        (lengths((3.0, 0), (3.0, 0.5)), "#/shots/1/crossfade", "unsupported"),
     ],
 )
 def test_what_no_storyboard_can_be_is_named(shots: list[Length], pointer: str, code: str) -> None:

@@ -135,6 +135,7 @@ _REMEDIES: Mapping[str, str] = {
     "float_type": "it must be a number, without quotes",
     "finite_number": "it must be a finite number",
     "dict_type": "it must be an object of text pairs",
+    "list_type": "it must be a list",
     "model_attributes_type": "it must be a JSON object",
     "string_unicode": "it is not valid Unicode",
     "model_type": "the body must be a JSON object",

@@ -17,6 +17,7 @@ from vidmill.api.dialects.native_request import (
 from vidmill.domain.clip import normalise_text
 from vidmill.domain.errors import FieldProblem, InvalidRequest
 from vidmill.domain.order import Order
+from vidmill.domain.storyboard import Length
 from vidmill.services.storyboards import Sheet, ShotOrder
 
 FADE = "crossfade"
@@ -24,6 +25,8 @@ SHARED = ("resolution", "aspect_ratio", "frame_rate", "priority")
 """Fields of a clip that all shots have from the storyboard."""
 
 _NOT_A_SHOTS = (*SHARED, "webhook_url")
+
+CheckWhole = Callable[[Sequence[Length]], list[FieldProblem]]
 
 
 class StoryboardBody(BaseModel):
@@ -86,15 +89,23 @@ class Asked:
     shots: Sequence[ShotOrder]
 
 
-def read_storyboard(data: object, check: Check, *, frame_rate: int) -> Asked:
+def read_storyboard(
+    data: object, check: Check, check_whole: CheckWhole, *, frame_rate: int
+) -> Asked:
     """Return what *data*, a parsed body, asks for; *frame_rate* is the default.
+
+    Args:
+        data: The parsed body.
+        check: Finds what is wrong with a shot by itself.
+        check_whole: Finds what is wrong with shots taken together.
+        frame_rate: The default.
 
     Raises:
         InvalidRequest: It names what is wrong with the whole and with every shot.
     """
-    body = _body(data)
+    body, wrong = _body(data)
     shared = {name: value for name in SHARED if (value := getattr(body, name)) is not None}
-    wrong = [] if body.name is None else text_problems("name", body.name)
+    wrong += [] if body.name is None else text_problems("name", body.name)
     wrong += check(read_order({"prompt": "-", **shared, "webhook_url": body.webhook_url}, check))
     shots: list[ShotOrder] = []
     for number, item in enumerate(body.shots):
@@ -103,6 +114,8 @@ def read_storyboard(data: object, check: Check, *, frame_rate: int) -> Asked:
             shots.append(_shot(item, shared, check, crossfade_s=0.0 if is_last else body.crossfade))
         except InvalidRequest as error:
             wrong += [_inside(one, f"#/shots/{number}") for one in error.problems]
+    if len(shots) == len(body.shots):
+        wrong += _where_said(check_whole([shot.length for shot in shots]), body.shots)
     if wrong:
         raise InvalidRequest(wrong)
     sheet = Sheet(
@@ -186,14 +199,31 @@ def _seconds(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _body(data: object) -> StoryboardBody:
+def _body(data: object) -> tuple[StoryboardBody, list[FieldProblem]]:
+    """Return the body without the fields that are wrong, and what is wrong with these."""
     try:
-        return StoryboardBody.model_validate(data)
+        return StoryboardBody.model_validate(data), []
     except ValidationError as error:
         known = StoryboardBody.model_fields
-        raise InvalidRequest(
-            [field_problem(detail, known) for detail in error.errors(include_url=False)]
-        ) from None
+        details = error.errors(include_url=False)
+    wrong = [field_problem(detail, known) for detail in details]
+    bad = {detail["loc"][0] for detail in details if detail["loc"]}
+    items = data.items() if isinstance(data, dict) else ()
+    good = {name: value for name, value in items if name not in bad}
+    if "shots" not in good:
+        raise InvalidRequest(wrong)
+    return StoryboardBody.model_validate(good), wrong
+
+
+def _where_said(problems: Sequence[FieldProblem], shots: Sequence[Any]) -> list[FieldProblem]:
+    """Return *problems*, those of a fade that all shots share once, at the field that says it."""
+    own = {f"#/shots/{n}/{FADE}" for n, shot in enumerate(shots) if shot.get(FADE) is not None}
+    shared = [one for one in problems if one.pointer.endswith(FADE) and one.pointer not in own]
+    rest = [one for one in problems if one not in shared]
+    if not shared:
+        return rest
+    strictest = min(shared, key=lambda one: float(one.limit or 0))
+    return [replace(strictest, pointer=f"#/{FADE}"), *rest]
 
 
 def _inside(problem: FieldProblem, place: str) -> FieldProblem:

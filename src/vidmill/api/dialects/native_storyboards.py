@@ -127,7 +127,10 @@ class NativeStoryboards:
     def _asked(self, body: object) -> Asked:
         desk = self.desk
         return read_storyboard(
-            body, desk.submission.problems, frame_rate=desk.limits.default_frame_rate
+            body,
+            desk.submission.problems,
+            desk.storyboards.problems,
+            frame_rate=desk.limits.default_frame_rate,
         )
 
     def _changed(
