@@ -112,6 +112,12 @@ class Settings(BaseSettings):
     )
     default_frame_rate: int = Field(24, description="Frame rate where the request names none.")
     body_max_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body.")
+    body_wait_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long a request may let its body be waited for, and a second more for each"
+        " KiB that came; beyond: 408.",
+    )
     batch_rows_max: int = Field(10_000, ge=1, description="Most rows of one batch.")
     batch_body_max_bytes: int = Field(
         16 * 1024 * 1024, ge=1024, description="Largest body of a request that uploads a batch."

@@ -59,6 +59,7 @@ def create_app(app: App) -> FastAPI:
         Edge,
         body_max_bytes=app.settings.body_max_bytes,
         body_limits=body_limits,
+        body_wait_s=app.settings.body_wait_s,
         exact=exact,
         style_of=style_of,
         load=desk.load,

@@ -1,5 +1,6 @@
 """The outermost layer: request ids, the limit on bodies, and no exception beyond this point."""
 
+import asyncio
 import random
 import re
 import time
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vidmill.api.errors import Asked, ErrorStyle
 from vidmill.api.load import Load, leave
 from vidmill.api.metrics import Meter
-from vidmill.domain.errors import BodyTooLarge, InternalError, VidmillError
+from vidmill.domain.errors import BodyTooLarge, BodyTooSlow, InternalError, VidmillError
 from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -23,6 +24,9 @@ log = get_logger(__name__)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 """What a caller's X-Request-ID may look like: it goes into logs and headers as it is."""
 
+
+BODY_BYTES_PER_S = 1024
+"""How fast a body must come in the long run: whoever drips one holds a place among the requests."""
 
 Exact = tuple[str, str]
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -32,8 +36,9 @@ class Edge:
     """ASGI middleware.
 
     A body is never read further than *body_max_bytes*, or its entry in *body_limits*, declared or
-    chunked. *exact* holds the endpoints of paths without parameters: a router would take a third
-    of the time of a poll. Requests beyond what *load* bears are refused before their body is read.
+    chunked, nor waited for longer than *body_wait_s* and a second for each KiB of it. *exact*
+    holds the endpoints of paths without parameters: a router would take a third of the time of a
+    poll. Requests beyond what *load* bears are refused before their body is read.
     *style_of* says how errors look on a path.
     """
 
@@ -43,6 +48,7 @@ class Edge:
         *,
         body_max_bytes: int,
         body_limits: Mapping[Exact, int],
+        body_wait_s: float,
         exact: Mapping[Exact, Endpoint],
         style_of: Callable[[str], ErrorStyle],
         load: Load,
@@ -54,6 +60,7 @@ class Edge:
         self._meter = meter
         self._body_max_bytes = body_max_bytes
         self._body_limits = body_limits
+        self._body_wait_s = body_wait_s
         self._style_of = style_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +101,7 @@ class Edge:
         most = self._body_limits.get((scope["method"], scope["path"]), self._body_max_bytes)
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
-        bounded = _bounded(scope, receive, most)
+        bounded = _bounded(scope, receive, most, wait_s=self._body_wait_s)
         exact = self._exact.get((scope["method"], scope["path"]))
         if exact is None:
             await self._app(scope, bounded, send)
@@ -121,13 +128,29 @@ class Edge:
         return style.response(mishap, asked)
 
 
-def _bounded(scope: Scope, receive: Receive, most: int) -> Receive:
-    left = most
+def _bounded(scope: Scope, receive: Receive, most: int, *, wait_s: float) -> Receive:
+    """Return *receive* that gives up on a body beyond *most* bytes, or on one that does not come.
+
+    Only the waiting counts, not what is done between two pieces.
+    """
+    left, patience_s, is_whole = most, wait_s, False
+    clock = asyncio.get_running_loop().time
 
     async def receive_some() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
+        nonlocal left, patience_s, is_whole
+        if is_whole:  # what is waited for now is that the other side hangs up
+            return await receive()
+        began = clock()
+        try:
+            async with asyncio.timeout(patience_s):
+                message = await receive()
+        except TimeoutError:
+            scope["is_endless"] = True
+            raise _too_slow(wait_s) from None
+        size = len(message.get("body", b""))
+        left -= size
+        patience_s += size / BODY_BYTES_PER_S - (clock() - began)
+        is_whole = not message.get("more_body", False)
         if left < 0:
             scope["is_endless"] = True
             raise _too_large(most)
@@ -138,6 +161,13 @@ def _bounded(scope: Scope, receive: Receive, most: int) -> Receive:
 
 def _too_large(most: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body is larger than {most} bytes; a request needs far less")
+
+
+def _too_slow(wait_s: float) -> BodyTooSlow:
+    return BodyTooSlow(
+        f"the body did not come within {wait_s:g} s and a second for each KiB"
+        " (VIDMILL_BODY_WAIT_S); send it again, all at once"
+    )
 
 
 class _NamingSend:

@@ -106,6 +106,7 @@ KINDS: Mapping[type[errors.VidmillError], Kind] = {
     errors.InvalidRequest: Kind(status=422, title="One or more fields are wrong"),
     errors.MalformedBody: Kind(status=400, title="The body is not JSON"),
     errors.BodyTooLarge: Kind(status=413, title="The body is too large"),
+    errors.BodyTooSlow: Kind(status=408, title="The body did not come in time"),
     errors.UnsupportedMediaType: Kind(status=415, title="The body is not sent as JSON"),
     errors.Unauthorized: Kind(
         status=401,

@@ -18,6 +18,7 @@ from vidmill.api.edge import Endpoint, Exact
 from vidmill.api.errors import EXAMPLE_ID, KINDS, UNEXPECTED, Asked, ErrorStyle, example_of
 from vidmill.api.throttling import Throttle
 from vidmill.domain.errors import (
+    BodyTooSlow,
     InternalError,
     PermissionDenied,
     RateLimited,
@@ -177,6 +178,8 @@ def _responses(route: Route, style: ErrorStyle) -> dict[int | str, dict[str, Any
     guards: list[type[VidmillError]] = []
     if route.permission is not None:
         guards = [Unauthorized, PermissionDenied, RateLimited]
+    if route.body is not None or route.also_bodies:
+        guards.append(BodyTooSlow)
     for kind in dict.fromkeys([*guards, *route.errors]):
         error = example_of(kind)
         look = style.look(error, Asked(route.method, route.path, EXAMPLE_ID))

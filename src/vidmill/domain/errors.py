@@ -4,7 +4,7 @@ VidmillError
 ├── RequestError             the caller can mend it; nothing was queued or charged
 │   ├── InvalidRequest         one or more fields are wrong
 │   ├── MalformedBody          not JSON
-│   ├── BodyTooLarge
+│   ├── BodyTooLarge, BodyTooSlow
 │   ├── UnsupportedMediaType   not sent as JSON
 │   ├── Unauthorized, PermissionDenied
 │   ├── NotFound, MethodNotAllowed, UnsupportedOperation
@@ -100,6 +100,11 @@ class MalformedBody(RequestError):
 
 class BodyTooLarge(RequestError):
     code = "body_too_large"
+
+
+class BodyTooSlow(RequestError):
+    code = "body_too_slow"
+    is_retryable = True
 
 
 class UnsupportedMediaType(RequestError):

@@ -1,11 +1,17 @@
 """What holds on every route: keys, tenants, request ids, one error shape."""
 
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message
 from structlog.testing import capture_logs
 
-from tests.desks import KEY, Bench, Served, finish, head_of
+from tests.desks import KEY, Bench, Served, finish, head_of, make_bench
 from tests.service.api.tenancy import CASES, UNKNOWN, ask
 from tests.waiting import wait_until
 
@@ -138,3 +144,67 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_no_mistake_of_ours(
         assert wait_until(is_over, timeout_s=10)
 
     assert [entry for entry in said if entry["event"] == "request_failed"] == []
+
+
+WAIT_S = 0.2
+"""How long a body may be waited for here."""
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Bench]:
+    made = make_bench(tmp_path, body_wait_s=WAIT_S)
+    yield made
+    made.close()
+
+
+def post_slowly(
+    bench: Bench, path: str, pieces: Sequence[tuple[float, bytes]], *, key: str = KEY
+) -> tuple[int, dict[bytes, bytes], dict[str, str]]:
+    """Send *pieces*, each after its pause, and then nothing; return status, headers and answer."""
+    left, said = list(pieces), list[Message]()
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.sleep(60)
+        pause_s, piece = left.pop(0)
+        await asyncio.sleep(pause_s)
+        return {"type": "http.request", "body": piece, "more_body": piece != b""}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {key}".encode())],
+    }
+    asyncio.run(asyncio.wait_for(bench.api(scope, receive, send), 20))
+    body = b"".join(message.get("body", b"") for message in said[1:])
+    return said[0]["status"], dict(said[0]["headers"]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[], [(0.0, b'{"prompt"')], [(WAIT_S / 10, b" ")] * 200],
+    ids=["nothing", "a part", "a drip"],
+)
+@pytest.mark.parametrize("path", ["/v1/t2v/generate", "/v1/t2v/batches", "/v1/videos"])
+def test_body_that_does_not_come_is_not_waited_for(
+    hasty: Bench, path: str, pieces: list[tuple[float, bytes]]
+) -> None:
+    status, headers, doc = post_slowly(hasty, path, pieces)
+
+    assert status == 408
+    assert headers[b"connection"] == b"close"
+    assert "VIDMILL_BODY_WAIT_S" in str(doc)
+
+
+def test_body_that_comes_steadily_has_a_second_more_for_each_kib(hasty: Bench) -> None:
+    body = json.dumps({"prompt": "a red ball"}).encode()
+    pieces = [(0.0, b" " * 2048), *[(WAIT_S * 0.8, b" ")] * 3, (0.0, body), (0.0, b"")]
+
+    status, _, doc = post_slowly(hasty, "/v1/t2v/generate", pieces)
+
+    assert (status, doc["status"]) == (202, "queued")

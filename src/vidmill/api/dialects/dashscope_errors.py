@@ -35,6 +35,7 @@ _MISHAP = _Kind(500, "InternalError")
 _KINDS: Mapping[type[errors.VidmillError], _Kind] = {
     errors.RequestError: _INVALID,
     errors.BodyTooLarge: _Kind(413, "InvalidParameter"),
+    errors.BodyTooSlow: _Kind(408, "RequestTimeOut"),
     errors.Unauthorized: _Kind(401, "InvalidApiKey"),
     errors.PermissionDenied: _Kind(403, "AccessDenied"),
     errors.NotFound: _Kind(404, "NotFound"),

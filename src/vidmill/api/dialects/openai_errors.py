@@ -46,6 +46,7 @@ _MISHAP = _Kind(500, "server_error", "server_error")
 _KINDS: Mapping[type[errors.VidmillError], _Kind] = {
     errors.RequestError: _INVALID,
     errors.BodyTooLarge: _Kind(413, "request_too_large"),
+    errors.BodyTooSlow: _Kind(408, "request_timeout"),
     errors.Unauthorized: _Kind(401, "invalid_api_key"),
     errors.PermissionDenied: _Kind(403, "permission_denied"),
     errors.NotFound: _Kind(404, "not_found"),
