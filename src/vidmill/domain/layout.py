@@ -29,6 +29,10 @@ _HIDDEN_COPIES = 11.2
 _EXCHANGE_COPIES = 4
 """More of those where devices exchange heads for tokens: q, k, v and what attention returns."""
 
+_CACHED_COPIES = 3
+"""More of those that a step cache keeps of a guidance pass: the first block's output, what it
+changed, and what the other blocks changed. Only of the expert at work (`engines.speed`)."""
+
 _DECODED_MAPS = 51
 """The decode's peak, in one-frame maps of the VAE's first width at full size: a chunk has four
 frames, and every causal convolution keeps two of those before. It does not grow with the clip."""
@@ -51,6 +55,7 @@ class Anatomy:
         item_bytes: Of a parameter of experts and text encoder, as they compute.
         vae_item_bytes: Of one of the VAE.
         is_fp8: The experts' blocks compute in 8-bit floats, so they are stored so in any layout.
+        cached_passes: Guidance passes of a step that a step cache keeps something of; 0 = no cache.
         token_px: Side of the square of pixels that one token stands for.
         frames_per_latent: Frames that one latent frame stands for.
         vae_width: Channels of the VAE at full size.
@@ -60,6 +65,7 @@ class Anatomy:
     item_bytes: int
     vae_item_bytes: int
     is_fp8: bool
+    cached_passes: int
     num_blocks: int
     width: int
     ffn_width: int
@@ -101,8 +107,9 @@ class Anatomy:
         return latents * (size.width_px // self.token_px) * (size.height_px // self.token_px)
 
     def denoising_bytes(self, size: Size, num_frames: int, *, gpus: int) -> int:
-        """Working set of one forward of an expert, per device."""
+        """Working set of one forward of an expert and its step cache, per device."""
         copies = _HIDDEN_COPIES + (_EXCHANGE_COPIES if gpus > 1 else 0)
+        copies += _CACHED_COPIES * self.cached_passes
         return int(self.tokens(size, num_frames) * self.width * self.item_bytes * copies / gpus)
 
     def decoding_bytes(self, size: Size) -> int:

@@ -53,6 +53,7 @@ def _anatomy(
         item_bytes=_ITEM_BYTES[profile.dtype],
         vae_item_bytes=_ITEM_BYTES[profile.vae_dtype],
         is_fp8=profile.gemm == "fp8",
+        cached_passes=(2 if profile.guidance_scale > 1 else 1) if profile.step_cache else 0,
         num_blocks=expert["num_layers"],
         width=expert["num_attention_heads"] * expert["attention_head_dim"],
         ffn_width=expert["ffn_dim"],

@@ -75,6 +75,17 @@ def test_working_sets_are_those_that_were_counted() -> None:
     assert anatomy.decoding_bytes(HD) == pytest.approx(17.97 * GB, rel=0.01)
 
 
+def test_what_a_step_cache_keeps_is_planned_for_and_divided_like_the_forward() -> None:
+    balanced = anatomy_of(load_profile("a14b-balanced"), None)
+    exact = anatomy_of(QUALITY, None)
+    hidden = 75_600 * 5120 * 2
+    more = [
+        balanced.denoising_bytes(HD, 81, gpus=n) - exact.denoising_bytes(HD, 81, gpus=n)
+        for n in (1, 2)
+    ]
+    assert more == pytest.approx([6 * hidden, 3 * hidden], abs=1)
+
+
 def test_more_gpus_share_the_forward_but_neither_weights_nor_decode() -> None:
     plans = {gpus: plan(gb=80, gpus=gpus).needs[0] for gpus in GPU_COUNTS}
     denoising = [need.peaks[Phase.DENOISING] for need in plans.values()]

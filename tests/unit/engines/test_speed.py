@@ -20,6 +20,7 @@ from vidmill.domain.errors import JobCancelled, ModelInvalid
 from vidmill.domain.job import Phase
 from vidmill.domain.ports import Frames, LoraFiles
 from vidmill.domain.profile import Distilled, ModelProfile, StepCache
+from vidmill.engines.anatomy import anatomy_of
 from vidmill.engines.speed import require_possible
 from vidmill.engines.wan import WanEngine
 from vidmill.profiles import load_profile
@@ -182,6 +183,43 @@ def test_a_step_cache_skips_blocks_and_a_threshold_of_nothing_skips_none(
     count, frames = computed(10.0)
     assert count == 4  # the first step of each expert, in both passes
     assert not np.array_equal(frames, plain)
+
+
+def test_a_step_cache_keeps_what_the_memory_plan_counts_and_of_one_expert_only(
+    open_engine: Open, sound_folder: Path
+) -> None:
+    engine = open_engine(step_cache=StepCache(kind="first_block", threshold=0.0))
+    experts = engine._model.pipe.transformer, engine._model.pipe.transformer_2
+    kept: list[tuple[int, int]] = []
+
+    class Weighing(RecordingWatch):
+        def report(self, phase: Phase, done: int, total: int) -> None:
+            super().report(phase, done, total)
+            if phase is Phase.DENOISING and done:
+                kept.append((_kept_bytes(experts[0]), _kept_bytes(experts[1])))
+
+    draw(engine, Weighing())
+    planned = [
+        anatomy_of(tiny_profile(sound_folder, step_cache=cache), sound_folder).denoising_bytes(
+            spec_of().native, 5, gpus=1
+        )
+        for cache in (CACHE, None)
+    ]
+    whole = planned[0] - planned[1]
+    assert {(whole, 0), (0, whole)} <= set(kept)  # first the one, then the other
+    assert max(map(sum, kept)) == whole
+    assert [_kept_bytes(expert) for expert in experts] == [0, 0]
+
+
+def _kept_bytes(expert: Any) -> int:
+    hook = expert.blocks[0]._diffusers_hook.get_hook("fbc_leader_block_hook")
+    return sum(
+        tensor.nbytes
+        for state in hook.state_manager._state_cache.values()
+        for value in vars(state).values()
+        for tensor in (value if isinstance(value, tuple) else (value,))
+        if isinstance(tensor, torch.Tensor)
+    )
 
 
 def test_a_distilled_pair_changes_the_frames_and_its_hash_is_told(
