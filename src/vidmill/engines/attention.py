@@ -5,10 +5,12 @@ library), minutes later in the first clip. So each is called once, on the device
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from vidmill.domain.errors import ModelInvalid
 from vidmill.telemetry import get_logger
@@ -44,6 +46,22 @@ def choose_attention(
     raise ModelInvalid(f"none of the attention backends {', '.join(names)} runs here; add `native`")
 
 
+@torch.no_grad()
+def is_compilable(name: str, *, head_dim: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a compiler can follow a call of *name*; SageAttention's kernels forbid it."""
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    traced = torch.compile(
+        partial(dispatch_attention_fn, backend=name), backend="eager", fullgraph=True
+    )
+    try:
+        traced(*_noise(head_dim, device, dtype))
+    except TorchDynamoException as error:
+        log.info("attention_not_compiled", backend=name, reason=_first_line(error))
+        return False
+    return True
+
+
 def _try(experts: Sequence[Any], name: str, *, device: torch.device, dtype: torch.dtype) -> None:
     if name.endswith(_DOWNLOADS):
         raise ValueError("it would download a kernel; install its wheel and name that")
@@ -59,16 +77,19 @@ def _probe(name: str, *, head_dim: int, device: torch.device, dtype: torch.dtype
     """Return how far a call of *name* is from PyTorch's own, relative to the latter's mean."""
     from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-    noise = torch.Generator("cpu").manual_seed(0)
-    query, key, value = (
-        torch.randn(1, _PROBE_TOKENS, 2, head_dim, generator=noise).to(device, dtype)
-        for _ in range(3)
-    )
+    query, key, value = _noise(head_dim, device, dtype)
     wanted, found = (
         dispatch_attention_fn(query, key, value, backend=backend).float()
         for backend in ("native", name)
     )
     return _mean(found - wanted) / _mean(wanted)
+
+
+def _noise(head_dim: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return a query, a key and a value of two heads."""
+    noise = torch.Generator("cpu").manual_seed(0)
+    shape = (1, _PROBE_TOKENS, 2, head_dim)
+    return tuple(torch.randn(shape, generator=noise).to(device, dtype) for _ in range(3))
 
 
 def _mean(values: Tensor) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from vidmill.domain.errors import ModelInvalid
 from vidmill.domain.profile import ModelProfile, StepCache
-from vidmill.engines.attention import choose_attention
+from vidmill.engines.attention import choose_attention, is_compilable
 from vidmill.engines.distilled import SAMPLER, Pair, fuse_pair
 from vidmill.engines.fp8 import require_fp8, to_fp8
 
@@ -59,25 +59,28 @@ def speed_up(
     for expert in experts:
         if profile.gemm == "fp8":
             to_fp8(expert.blocks, device=device)
-        if profile.compile:
-            _compile_blocks(expert, profile.compile)
+    if profile.compile:
+        head_dim = pipe.transformer.config.attention_head_dim
+        is_whole = is_compilable(chosen["attention"], head_dim=head_dim, device=device, dtype=dtype)
+        for expert in experts:
+            _compile_blocks(expert, profile.compile, is_whole=is_whole)
     if profile.step_cache:
         _skip_steps(experts, profile.step_cache)
     return chosen
 
 
-def _compile_blocks(expert: Any, backend: str) -> None:
+def _compile_blocks(expert: Any, backend: str, *, is_whole: bool) -> None:
     """Compile what the blocks of *expert* compute, once for all of them and for each shape.
 
     Only `forward`: diffusers' `compile_repeated_blocks` takes the module's whole call, hooks
     included, and an exception out of a hook, which is how a cancel arrives, is more than dynamo
-    can compile.
+    can compile. Where attention cannot be followed a block is not compiled whole, but around it.
     """
     for block in expert.blocks:
         block.forward = torch.compile(  # type: ignore[call-overload]  # no recompile_limit there
             block.forward,
             backend=backend,
-            fullgraph=True,
+            fullgraph=is_whole,
             dynamic=False,
             recompile_limit=_MOST_SHAPES,
         )

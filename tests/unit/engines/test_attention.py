@@ -1,16 +1,14 @@
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 
+from tests.attention import installed
 from vidmill.domain.errors import ModelInvalid
 from vidmill.engines.attention import choose_attention
-
-Kernel = Callable[..., Tensor]
 
 CPU = torch.device("cpu")
 
@@ -24,20 +22,6 @@ def experts() -> list[Any]:
         )
         for _ in range(2)
     ]  # fmt: skip
-
-
-@pytest.fixture
-def install() -> Iterator[Callable[[Kernel], None]]:
-    """Puts a kernel under the name `_native_xla`, which this machine has not."""
-    name, registry = AttentionBackendName._NATIVE_XLA, _AttentionBackendRegistry
-    before = registry._backends[name], registry._supported_arg_names[name]
-
-    def put(kernel: Kernel) -> None:
-        registry._backends[name] = kernel
-        registry._supported_arg_names[name] = {"query", "key", "value"}
-
-    yield put
-    registry._backends[name], registry._supported_arg_names[name] = before
 
 
 def chosen(experts: list[Any], *names: str) -> str:
@@ -59,21 +43,21 @@ def test_a_backend_that_would_download_code_is_passed_over(experts: list[Any]) -
 
 
 def test_a_backend_whose_first_call_fails_is_passed_over(
-    experts: list[Any], install: Callable[[Kernel], None]
+    experts: list[Any],
 ) -> None:
     def kernel(**_: Tensor) -> Tensor:
         raise RuntimeError("no kernel image is available for execution on the device")
 
-    install(kernel)
-    assert chosen(experts, "_native_xla", "native") == "native"
+    with installed(kernel) as name:
+        assert chosen(experts, name, "native") == "native"
 
 
 @pytest.mark.parametrize("factor", [2.0, float("nan")])
 def test_a_backend_that_computes_something_else_is_passed_over(
-    experts: list[Any], install: Callable[[Kernel], None], factor: float
+    experts: list[Any], factor: float
 ) -> None:
-    install(lambda query, key, value: value * factor)  # noqa: ARG005  # called by keyword
-    assert chosen(experts, "_native_xla", "native") == "native"
+    with installed(lambda query, key, value: value * factor) as name:  # noqa: ARG005  # by keyword
+        assert chosen(experts, name, "native") == "native"
 
 
 def test_when_none_runs_the_message_names_them_and_the_remedy(experts: list[Any]) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from safetensors.torch import save_file
 from torch._dynamo.utils import counters
 
+from tests.attention import installed
 from tests.builders import make_spec
 from tests.loras import make_pair, use_of
 from tests.tiny_random import PROFILE_FILE
@@ -153,6 +155,28 @@ def test_a_compiled_model_draws_the_same_bytes_and_compiles_once_for_each_shape(
     assert np.array_equal(draw(engine, seed=8), draw(engine, seed=8))
     draw(engine, num_frames=9)
     assert counters["stats"]["unique_graphs"] - before <= 2  # fewer if a test compiled it before
+
+
+def test_a_kernel_that_no_compiler_can_follow_runs_between_two_compiled_halves(
+    open_engine: Open, plain: Frames
+) -> None:
+    """As SageAttention's do: they are marked with `torch.compiler.disable`."""
+    calls: list[int] = []
+
+    @torch.compiler.disable
+    def kernel(**inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return dispatch_attention_fn(**inputs, backend=AttentionBackendName.NATIVE)
+
+    with installed(kernel) as name:
+        engine = open_engine(compile="eager", attention=(name, "native"))
+        assert engine.identity()["attention"] == name
+        calls.clear()
+        before = counters["stats"]["unique_graphs"]
+        assert np.array_equal(draw(engine), plain)
+        assert np.array_equal(draw(engine, seed=8), draw(engine, seed=8))
+        assert len(calls) == 3 * 6 * 2 * 2 * 2  # clips, steps, passes, blocks, attentions
+        assert 0 < counters["stats"]["unique_graphs"] - before < 10
 
 
 @pytest.mark.parametrize(("compiler", "warmed"), [("", [3840]), ("eager", [3840, 4096])])
