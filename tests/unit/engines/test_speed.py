@@ -166,7 +166,8 @@ def test_a_kernel_that_no_compiler_can_follow_runs_between_two_compiled_halves(
     @torch.compiler.disable
     def kernel(**inputs: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return dispatch_attention_fn(**inputs, backend=AttentionBackendName.NATIVE)
+        drawn: torch.Tensor = dispatch_attention_fn(**inputs, backend=AttentionBackendName.NATIVE)
+        return drawn
 
     with installed(kernel) as name:
         engine = open_engine(compile="eager", attention=(name, "native"))
