@@ -90,13 +90,13 @@ def _plan(
     from vidmill.domain.layout import plan_memory
     from vidmill.engines.anatomy import anatomy_of, largest_size
     from vidmill.engines.hub import local_folder
-    from vidmill.profiles import resolve_source
+    from vidmill.profiles import resolve_source, revision_of
 
     if path is not None and not path.is_dir():
         raise CommandError(f"there is no folder {path}")
     source = resolve_source(profile, str(path.absolute()) if path else "")
     try:
-        anatomy = anatomy_of(profile, local_folder(source, profile.revision))
+        anatomy = anatomy_of(profile, local_folder(source, revision_of(profile, source)))
     except ModelInvalid as error:
         raise CommandError(str(error)) from error
     return plan_memory(

@@ -13,6 +13,9 @@ from typing import Any, Literal, Self
 from vidmill.domain.clip import Aspect, Resolution, Size
 from vidmill.domain.remote import Cancel, Progress, Remote
 
+DEFAULT_REVISION = "main"
+"""Of a hub id that is given without one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -55,6 +58,7 @@ class Distilled:
 
     Attributes:
         source: A folder or a hub id.
+        revision: Of a hub id.
         high: File for the high-noise expert, below the source.
         low: File for the low-noise expert.
         strength: Factor of both.
@@ -63,6 +67,7 @@ class Distilled:
     source: str
     high: str
     low: str
+    revision: str = DEFAULT_REVISION
     strength: float = 1.0
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vidmill.domain.errors import ModelInvalid
 from vidmill.domain.profile import Distilled
-from vidmill.engines.hub import DEFAULT_REVISION, fetch_folder
+from vidmill.engines.hub import fetch_folder
 from vidmill.engines.safetensors_header import read_shapes
 from vidmill.telemetry import get_logger
 
@@ -55,7 +55,7 @@ def fetch_pair(distilled: Distilled) -> Pair:
     names = (distilled.high, distilled.low)
     folder = Path(distilled.source)
     if not folder.is_absolute():
-        folder = fetch_folder(distilled.source, DEFAULT_REVISION, only=names)
+        folder = fetch_folder(distilled.source, distilled.revision, only=names)
     pair = Pair(*(folder / name for name in names))
     for path in (pair.high, pair.low):
         try:

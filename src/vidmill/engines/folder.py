@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from vidmill.domain.errors import ModelInvalid
 from vidmill.domain.profile import ModelProfile, Part
-from vidmill.engines.hub import DEFAULT_REVISION, local_folder
+from vidmill.engines.hub import local_folder
 from vidmill.engines.safetensors_header import Shape, read_shapes
-from vidmill.profiles import all_profiles, resolve_source
+from vidmill.profiles import all_profiles, resolve_source, revision_of
 
 _ERRORS_SHOWN = 3
 _RESTORE = "restore it from where the folder came from"
@@ -98,7 +98,7 @@ def describe_model(profile: ModelProfile, model_path: str = "") -> ModelStatus:
             findings=(),
         )
     source = resolve_source(profile, model_path)
-    path = local_folder(source, profile.revision)
+    path = local_folder(source, revision_of(profile, source))
     findings = [] if path is None else [*check_folder(profile, path), *_check_pair(profile)]
     return ModelStatus(
         profile=profile,
@@ -159,7 +159,7 @@ def _check_pair(profile: ModelProfile) -> Iterator[Finding]:
     """Say what the distilled pair of *profile* lacks; a worker that loads it asks for itself."""
     if (pair := profile.distilled) is None:
         return
-    folder = local_folder(pair.source, DEFAULT_REVISION)
+    folder = local_folder(pair.source, pair.revision)
     for name in (pair.high, pair.low):
         file = f"{pair.source}/{name}"
         if folder is None and not Path(pair.source).is_absolute():

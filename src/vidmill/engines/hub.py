@@ -6,9 +6,6 @@ from pathlib import Path
 
 from vidmill.domain.errors import ModelInvalid
 
-DEFAULT_REVISION = "main"
-"""Of a hub id that is given without one."""
-
 
 def local_folder(source: str, revision: str) -> Path | None:
     """Return the folder of *source* without any network, or None if it is not on this machine.

@@ -17,6 +17,7 @@ from vidmill.engines.hub import fetch_folder
 from vidmill.engines.placement import Placement, first_homes, smaller_layout
 from vidmill.engines.reading import Homes, read_pipeline
 from vidmill.engines.speed import require_possible, speed_up
+from vidmill.profiles import revision_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def open_folder(profile: ModelProfile, source: str, homes: Homes) -> Parts:
     Raises:
         ModelInvalid: There is no such folder, or it does not hold what its own index promises.
     """
-    folder = fetch_folder(source, profile.revision)
+    folder = fetch_folder(source, revision_of(profile, source))
     require_sound(profile, folder)
     try:
         pipe = read_pipeline(profile, folder, homes)

@@ -20,6 +20,7 @@ from vidmill.domain.profile import Layout, ModelProfile
 from vidmill.engines.anatomy import anatomy_of, largest_size
 from vidmill.engines.hub import local_folder
 from vidmill.engines.reading import Homes
+from vidmill.profiles import revision_of
 from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -70,7 +71,7 @@ def choose_layout(
         return profile.layouts[0]
     free_bytes = measure(device)
     made = plan_memory(
-        anatomy_of(profile, local_folder(source, profile.revision)),
+        anatomy_of(profile, local_folder(source, revision_of(profile, source))),
         profile.layouts,
         size=largest_size(profile),
         num_frames=profile.num_frames(profile.warm_duration_s),

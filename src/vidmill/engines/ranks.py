@@ -138,7 +138,7 @@ class RankedEngine(_Rank):
         if self._loaded is not None:
             return
         ranks = self._mates.ranks
-        folder = fetch_folder(self._source, self._profile.revision)  # once, not by each rank
+        folder = fetch_folder(self._source, self._revision)  # once, not by each rank
         require_sound(self._profile, folder)
         refuse_few_heads(folder, ranks)
         self._source = str(folder)

@@ -35,6 +35,7 @@ from vidmill.engines.pipeline import (
 from vidmill.engines.placement import AUTO, Placement, choose_layout, smaller_layout
 from vidmill.engines.pulse import Pulse, marker
 from vidmill.engines.refusals import refuse_unsupported
+from vidmill.profiles import revision_of
 from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -69,6 +70,7 @@ class WanEngine:
     ) -> None:
         self._profile = profile
         self._source = source
+        self._revision = revision_of(profile, source)
         self._device_name = device
         self._threads = threads
         self._layout = layout
@@ -115,7 +117,7 @@ class WanEngine:
             on_shape(done, len(shapes))
 
     def identity(self) -> Mapping[str, str]:
-        names = {"name": self._profile.name, "revision": self._profile.revision}
+        names = {"name": self._profile.name, "revision": self._revision}
         return {**names, **self._model.parts.fingerprint()}
 
     def generate(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vidmill.domain.profile import ModelProfile
+from vidmill.domain.profile import DEFAULT_REVISION, ModelProfile
 
 _SHIPPED = Path(__file__).parent
 _MODELS = _SHIPPED.parent / "models"
@@ -76,3 +76,8 @@ def resolve_source(profile: ModelProfile, model_path: str = "") -> str:
         return str(_MODELS / source.removeprefix(_PACKAGE_SCHEME))
     folder = Path(source).expanduser()
     return str(folder.absolute()) if folder.exists() or folder.is_absolute() else source
+
+
+def revision_of(profile: ModelProfile, source: str) -> str:
+    """Return the revision to take of *source*: one is pinned for the profile's own alone."""
+    return profile.revision if source == resolve_source(profile) else DEFAULT_REVISION

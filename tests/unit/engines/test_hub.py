@@ -7,6 +7,9 @@ import pytest
 
 from vidmill.domain.errors import ModelInvalid
 from vidmill.engines.hub import fetch_folder, local_folder
+from vidmill.profiles import load_profile, resolve_source, revision_of
+
+PINNED = "5be7df9619b54f4e2667b2755bc6a756675b5cd7"
 
 
 def test_a_folder_is_where_it_says(tmp_path: Path) -> None:
@@ -32,6 +35,20 @@ def test_a_hub_id_is_found_in_the_cache_by_branch_or_commit(
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc123\n")
     assert local_folder("Org/Name", revision) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"), [("Wan-AI/Wan2.2-T2V-A14B-Diffusers", PINNED), ("Org/Own", "main")]
+)
+def test_a_pinned_revision_is_that_of_the_profiles_own_source_alone(
+    source: str, expected: str
+) -> None:
+    assert revision_of(load_profile("a14b-quality"), source) == expected
+
+
+def test_the_shipped_weights_keep_their_number_wherever_they_lie() -> None:
+    tiny = load_profile("tiny")
+    assert revision_of(tiny, resolve_source(tiny)) == "1"
 
 
 def fetch_offline(cache: Path) -> str:
