@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_a_file_of_shots_becomes_one_clip(server: Server, capsys: Captured) -> N
 
     said = capsys.readouterr()
     assert Path("spring.mp4").read_bytes() == JOINED
-    assert said.out == "spring.mp4  6.5 s\n"
+    assert said.out == "spring.mp4  832x480, 6.5 s, revision 1, 0.00 MB\n"
     assert "completed, 2 of 2 shots" in said.err
     assert run(["storyboard", "make", "spring.toml", "-o", "spring.mp4"]) == 2
 
@@ -138,15 +139,97 @@ def test_a_shot_is_replaced_looked_at_and_cancelled(server: Server, capsys: Capt
     shown = capsys.readouterr().out
     assert f"{board_id}  rendering  0%" in shown
     assert [line.split()[-1] for line in shown.splitlines()[-2:]] == ["a", "c"]
+    assert "cut" not in shown.splitlines()[-1]  # nothing follows the last
     assert run(["storyboard", "cancel", board_id, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "cancelled"
     assert run(["storyboard", "replace", board_id, "9", "--no-wait"]) == 1
+
+
+def test_what_was_not_waited_for_is_fetched_listed_and_deleted(
+    server: Server, capsys: Captured
+) -> None:
+    Path("spring.toml").write_text('name = "[spring]"\n' + FILE)
+    assert run(["storyboard", "make", "spring.toml", "--no-wait", "--json"]) == 0
+    board_id = json.loads(capsys.readouterr().out)["storyboard_id"]
+    assert run(["storyboard", "result", board_id]) == 1
+    assert "has no video yet" in capsys.readouterr().err
+
+    with working(server.bench, deliver, deliver), joining(server.bench):
+        assert run(["storyboard", "result", board_id, "--wait"]) == 0
+
+    assert Path(f"{board_id}.mp4").read_bytes() == JOINED
+    for command in (["result", board_id], ["replace", board_id, "1"]):
+        assert run(["storyboard", *command]) == 2  # the file is there
+    capsys.readouterr()
+    assert run(["storyboard", "list"]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert row.split() == [board_id, "completed", "100%", "6.5", "s", "[spring]"]
+    assert run(["storyboard", "status", board_id]) == 0
+    assert "joined: 832x480, 6.5 s, revision 1" in capsys.readouterr().out
+    assert run(["storyboard", "delete", board_id]) == 0
+    assert capsys.readouterr().out == f"{board_id}  deleted\n"
+    assert run(["storyboard", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_shot_that_failed_is_named_with_the_command_that_makes_it_anew(
+    server: Server, capsys: Captured
+) -> None:
+    Path("spring.toml").write_text(FILE)
+
+    with working(server.bench, deliver, fail):
+        assert run(["storyboard", "make", "spring.toml"]) == 1
+
+    said = capsys.readouterr().err
+    assert "shot 2: bad_output: every frame is black" in said
+    (board_id,) = set(re.findall("sb_[0-9a-f]+", said))
+    assert f"vidmill storyboard replace {board_id} 2\n" in said
+    assert run(["storyboard", "result", board_id, "--wait", "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["storyboard"]["state"]) == ("storyboard_failed", "failed")
+
+
+def test_a_wait_that_was_too_short_or_for_what_was_cancelled_has_its_own_exit_code(
+    server: Server, capsys: Captured
+) -> None:
+    del server
+    Path("spring.toml").write_text(FILE)
+
+    assert run(["storyboard", "make", "spring.toml", "--timeout", "0"]) == 5
+
+    said = capsys.readouterr().err
+    (board_id,) = set(re.findall("sb_[0-9a-f]+", said))
+    assert f"vidmill storyboard result {board_id} --wait\n" in said
+    assert run(["storyboard", "cancel", board_id]) == 0
+    assert run(["storyboard", "result", board_id, "--wait"]) == 4
+
+
+@pytest.mark.usefixtures("server")
+def test_a_table_has_whole_ids_and_a_line_a_row_at_80_columns(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("spring.toml").write_text(FILE.replace("a red ball", "a red ball rolls in " * 5))
+    assert run(["storyboard", "make", "spring.toml", "--no-wait", "--json"]) == 0
+    doc = json.loads(capsys.readouterr().out)
+    for name, value in {"TTY_COMPATIBLE": "1", "TERM": "dumb", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert run(["storyboard", "status", doc["storyboard_id"]]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[1] for line in lines[-2:]] == [s["task_id"] for s in doc["shots"]]
 
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
+        ("a.yaml", "shots:", "name it .toml or .json"),
+        ("a.json", '{"shots": ["a", 5]}', "shots/1: it must be an object"),
+        ("a.json", '{"shots": ["a", "b"], "crossfade": NaN}', "crossfade: nan is no number"),
+        ("a.toml", 'shots = ["a", {prompt = 2026-01-01}]', "shots/1/prompt: 2026-01-01 is no text"),
         ("a.toml", "shots = ", "is not as its name says"),
         ("a.json", "[]", "has no list of shots"),
         ("b.toml", None, "cannot be read"),

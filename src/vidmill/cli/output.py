@@ -41,6 +41,7 @@ EXITS: Mapping[str, Exit] = {
     "ConnectionNotFound": Exit.NO_SERVER,
     "TransportError": Exit.NO_SERVER,
     "TaskCancelled": Exit.CANCELLED,
+    "StoryboardCancelled": Exit.CANCELLED,
     "Timeout": Exit.TIMED_OUT,
     "StoryboardUnfinished": Exit.TIMED_OUT,
     "VidmillError": Exit.FAILED,
@@ -146,6 +147,7 @@ def _details(error: Exception) -> dict[str, Any]:
     details: dict[str, Any] = {}
     if fields := getattr(error, "errors", ()):
         details["errors"] = [vars(field) for field in fields]
-    if task := getattr(error, "task", None):
-        details["task"] = task.model_dump(mode="json")
+    for name in ("task", "storyboard"):
+        if known := getattr(error, name, None):
+            details[name] = known.model_dump(mode="json")
     return details

@@ -6,7 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from vidmill.client import Task
+from vidmill.client import Storyboard, Task
 from vidmill.domain.job import PHASE_SPAN, Phase
 
 LABEL_CELLS = 34
@@ -105,6 +105,46 @@ class Bars:
         if not self._console.is_terminal and self._phases.get(index) != phase:
             self._phases[index] = phase
             line = f"{self._labels[index]}: {task.status}, {WORDS.get(phase, phase)}"
+            self._console.print(line, markup=False, soft_wrap=True)
+
+
+class StoryboardBar:
+    """The bar of a storyboard; elsewhere than on a terminal a line for each end of a shot."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said = ""
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("", total=1.0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, board: Storyboard) -> None:
+        done = sum(shot.status == "completed" for shot in board.shots)
+        said = f"{board.state}, {done} of {len(board.shots)} shots"
+        left_s = board.eta_finish.p50 if board.eta_finish else 0.0
+        left = f", {left_s:.0f} s left" if left_s >= 1 else ""
+        self._progress.update(self._bar, completed=board.progress, description=said + left)
+        if not self._console.is_terminal and said != self._said:
+            self._said = said
+            line = f"{board.storyboard_id}: {said}"
             self._console.print(line, markup=False, soft_wrap=True)
 
 

@@ -19,6 +19,7 @@ VidmillError
 ├── Timeout                  the wait was too short; the task goes on
 ├── BatchUnfinished          a wait for a batch ended before the batch, which goes on
 ├── StoryboardFailed         it will not be joined; `storyboard` says why
+│   └── StoryboardCancelled    somebody cancelled it
 ├── StoryboardUnfinished     a wait for a storyboard was too short; it goes on
 ├── ModelNotServed           the server runs another model
 ├── WebhookRefused           what came is not a webhook of this server, or too old
@@ -164,11 +165,15 @@ class BatchUnfinished(VidmillError):
 
 
 class StoryboardFailed(VidmillError):
-    """A shot of a storyboard has no clip, or somebody cancelled it; replace the shot."""
+    """A shot of a storyboard has no clip, or the clips cannot be joined; replace the shot."""
 
     def __init__(self, message: str, storyboard: Storyboard) -> None:
         super().__init__(message)
         self.storyboard = storyboard
+
+
+class StoryboardCancelled(StoryboardFailed):
+    """Somebody cancelled the storyboard; clips that were there stay, as tasks."""
 
 
 class StoryboardUnfinished(VidmillError):

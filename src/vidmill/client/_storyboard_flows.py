@@ -7,7 +7,11 @@ from urllib.parse import quote
 
 from vidmill.client._actions import Flow, Report, Request, Sleep
 from vidmill.client._calls import Calls, creating, deleting, getting, posting
-from vidmill.client._errors import StoryboardFailed, StoryboardUnfinished
+from vidmill.client._errors import (
+    StoryboardCancelled,
+    StoryboardFailed,
+    StoryboardUnfinished,
+)
 from vidmill.client._models import ClipOptions, changes_to_wire
 from vidmill.client._sinks import Sink
 from vidmill.client._storyboard_models import (
@@ -76,7 +80,7 @@ class StoryboardsFlows:
         """Report each change until the whole is joined, across restarts of the server.
 
         Raises:
-            StoryboardFailed: It failed, or was cancelled.
+            StoryboardFailed: It failed; StoryboardCancelled: somebody cancelled it.
             StoryboardUnfinished: *timeout_s* passed first; it goes on.
         """
         deadline_s = float("inf") if timeout_s is None else self.calls.clock() + timeout_s
@@ -93,8 +97,7 @@ class StoryboardsFlows:
             if board.state == "completed":
                 return board
             if board.is_over:
-                why = board.error.message if board.error else "cancelled"
-                raise StoryboardFailed(f"storyboard {storyboard_id}: {why}", board)
+                raise _ended(board)
             left_s = deadline_s - self.calls.clock()
             if left_s <= 0:
                 said = f"storyboard {storyboard_id} was not joined in time; it goes on"
@@ -106,10 +109,16 @@ class StoryboardsFlows:
         return getting(_path(storyboard_id))
 
 
+def _ended(board: Storyboard) -> StoryboardFailed:
+    if board.state == "cancelled":
+        return StoryboardCancelled(f"storyboard {board.storyboard_id} was cancelled", board)
+    why = board.error.message if board.error else board.state
+    return StoryboardFailed(f"storyboard {board.storyboard_id}: {why}", board)
+
+
 def _body(shots: Sequence[Shot], options: Mapping[str, Any]) -> dict[str, Any]:
     stated = {name: value for name, value in options.items() if value is not None}
-    named = [{"prompt": shot} if isinstance(shot, str) else dict(shot) for shot in shots]
-    return {"shots": named, **stated}
+    return {"shots": [{"prompt": s} if isinstance(s, str) else s for s in shots], **stated}
 
 
 def _path(storyboard_id: str, part: str = "") -> str:

@@ -52,7 +52,8 @@ class Storyboards:
         """Wait until the whole is joined, across restarts of the server.
 
         Raises:
-            StoryboardFailed: A shot has no clip, or somebody cancelled.
+            StoryboardFailed: A shot has no clip, or they cannot be joined.
+            StoryboardCancelled: Somebody cancelled.
             StoryboardUnfinished: *timeout_s* passed; it goes on.
         """
         return self._driver.run(self._flows.wait(storyboard_id, timeout_s), on_progress)
@@ -158,7 +159,8 @@ class AsyncStoryboards:
         """Wait until the whole is joined, across restarts of the server.
 
         Raises:
-            StoryboardFailed: A shot has no clip, or somebody cancelled.
+            StoryboardFailed: A shot has no clip, or they cannot be joined.
+            StoryboardCancelled: Somebody cancelled.
             StoryboardUnfinished: *timeout_s* passed; it goes on.
         """
         return await self._driver.run(self._flows.wait(storyboard_id, timeout_s), on_progress)

@@ -6,8 +6,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from vidmill.cli.progress import LABEL_CELLS, Bars, clipped, describe
-from vidmill.client import Eta, Task
+from vidmill.cli.progress import LABEL_CELLS, Bars, StoryboardBar, clipped, describe
+from vidmill.client import Eta, Storyboard, Task
 
 
 def make_task(status: str = "processing", **more: object) -> Task:
@@ -63,3 +63,36 @@ def test_many_clips_show_those_being_made_and_a_total() -> None:
     assert "clip number 7 " in last
     assert "clip number 8 " not in last
     assert " 2%" in last.splitlines()[0]
+
+
+def make_board(state: str, *statuses: str, **more: object) -> Storyboard:
+    shots = [
+        {"number": n, "task_id": f"t2v_{n}", "status": status}
+        for n, status in enumerate(statuses, 1)
+    ]
+    return Storyboard.model_validate(
+        {"storyboard_id": "sb_" + "1" * 32, "state": state, "shots": shots, **more}
+    )
+
+
+def test_a_storyboards_bar_fits_80_columns_and_says_what_is_left() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    eta = {"p10": 60, "p50": 1100.4, "p90": 9000}
+    with StoryboardBar(console) as bar:
+        bar.show(make_board("rendering", *["queued"] * 20, progress=0.07, eta_finish=eta))
+    last = [line for line in file.getvalue().splitlines() if "rendering" in line][-1]
+    assert "7% rendering, 0 of 20 shots, 1100 s left" in last
+    assert "0:00:00" in last
+
+
+def test_a_storyboards_log_has_a_line_per_shot_that_ended() -> None:
+    file = io.StringIO()
+    with StoryboardBar(Console(file=file, width=80)) as bar:
+        for progress in (0.1, 0.2):
+            bar.show(make_board("rendering", "queued", "queued", progress=progress))
+        bar.show(make_board("rendering", "completed", "queued", progress=0.5))
+    assert [line.split(": ")[1] for line in file.getvalue().splitlines()] == [
+        "rendering, 0 of 2 shots",
+        "rendering, 1 of 2 shots",
+    ]

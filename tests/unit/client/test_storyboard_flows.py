@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 
 from tests.unit.client.script import REFUSED, Script, ok
-from vidmill.client import Shot, StoryboardFailed, StoryboardUnfinished
+from vidmill.client import (
+    Shot,
+    StoryboardCancelled,
+    StoryboardFailed,
+    StoryboardUnfinished,
+)
 from vidmill.client._storyboard_flows import StoryboardsFlows
 
 
@@ -43,6 +48,7 @@ def test_a_wait_for_what_will_never_be_says_why(end: dict[str, Any], said: str) 
         script.run(flows(script).wait("sb_1", None))
 
     assert caught.value.storyboard.state == end["state"]
+    assert isinstance(caught.value, StoryboardCancelled) is (end["state"] == "cancelled")
 
 
 def test_a_wait_ends_in_time_and_the_storyboard_goes_on() -> None:
