@@ -21,9 +21,9 @@ from vidmill.domain.storyboard import BoardState, JoinedClip, ShotState
 from vidmill.finishing.checksums import checksums
 from vidmill.media.encode import h264_file
 from vidmill.media.i420 import from_rgb
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.joining import Joiner, Keep
 from vidmill.services.storyboards import Sheet, ShotOrder, Storyboards, StoryboardView
-from vidmill.services.submission import IdempotencyKey
 from vidmill.store import jobs, storyboards
 
 CALLER = make_caller(lane=Lane.VIP)

@@ -242,8 +242,9 @@ def test_a_row_that_may_not_be_made_any_more_is_left_out_and_told(
         Candidate(line=2, order=Order(prompt="a long ball" * 9)),
     ]
     name = batches.check(rows, CALLER, Sheet()).batch.public_id
-    limits = replace(batches.submission.limits, prompt_max_chars=20)
-    stricter = replace(batches, submission=replace(batches.submission, limits=limits))
+    drafts = batches.submission.drafts
+    strict = replace(drafts, limits=replace(drafts.limits, prompt_max_chars=20))
+    stricter = replace(batches, submission=replace(batches.submission, drafts=strict))
 
     view = stricter.confirm(name, CALLER, "ready_rows_only")
 

@@ -25,6 +25,7 @@ from vidmill.domain.ports import TicketInbox
 from vidmill.domain.pricing import Tariff
 from vidmill.engines.lora_file import read_facts
 from vidmill.profiles import load_profile
+from vidmill.services.drafts import Drafts
 from vidmill.services.forecast import Forecast
 from vidmill.services.fullness import Fullness
 from vidmill.services.loras import Loras
@@ -72,22 +73,21 @@ def tickets(db: Database) -> Tickets:
 def make_submission(
     db: Database, tickets: Tickets, clock: FakeClock, *, queue_total_max: int = 100_000
 ) -> Submission:
+    loras = Loras(
+        db=db,
+        blobs=open_blobs("file:///nowhere"),
+        profile=TINY,
+        read_facts=read_facts,
+        clock=clock,
+    )
     return Submission(
         db=db,
         tickets=tickets,
         forecast=Forecast(db, profile=TINY, pool="main", clock=clock),
         fullness=Fullness(db, queue_total_max=queue_total_max, clock=clock),
-        limits=LIMITS,
-        profile=TINY,
+        drafts=Drafts(limits=LIMITS, profile=TINY, loras=loras),
         pool="main",
         tariff=Tariff(credits_per_s={Resolution.P480: 10, Resolution.P720: 25}),
-        loras=Loras(
-            db=db,
-            blobs=open_blobs("file:///nowhere"),
-            profile=TINY,
-            read_facts=read_facts,
-            clock=clock,
-        ),
         cache_ttl_s=3600.0,
     )
 
@@ -131,7 +131,7 @@ def test_a_refused_order_leaves_no_job_and_no_ticket(
 def test_an_order_whose_prompt_was_to_be_enhanced_is_never_queued_without(
     submission: Submission, db: Database
 ) -> None:
-    taking = replace(submission, enhance_refusal=None)
+    taking = replace(submission, drafts=replace(submission.drafts, enhance_refusal=None))
 
     with pytest.raises(EnhancerUnavailable):
         taking.submit(Order(prompt="a ball", enhance=True), CALLER)
@@ -140,7 +140,7 @@ def test_an_order_whose_prompt_was_to_be_enhanced_is_never_queued_without(
 
 
 def test_an_enhanced_text_is_what_the_cache_goes_by(submission: Submission) -> None:
-    taking = replace(submission, enhance_refusal=None)
+    taking = replace(submission, drafts=replace(submission.drafts, enhance_refusal=None))
     order = Order(prompt="a ball", enhance=True, seed=1)
 
     made = [

@@ -23,6 +23,7 @@ from vidmill.services.access import find_caller
 from vidmill.services.batch_keeping import BatchKeeper
 from vidmill.services.batches import Batches
 from vidmill.services.delivering import Courier
+from vidmill.services.drafts import Drafts
 from vidmill.services.erasure import Erasure
 from vidmill.services.forecast import Forecast
 from vidmill.services.fullness import Fullness
@@ -86,10 +87,13 @@ class Desk:
             is_http_allowed=settings.webhook_http,
             resolve=resolve_host,
         )
-        submission = replace(
-            submission_of(app, forecast, limits),
+        drafts = Drafts(
+            limits=limits,
+            profile=app.profile,
+            loras=loras_of(app),
             check_url=lambda url: guard.problem_of(url, "#/webhook_url"),
         )
+        submission = submission_of(app, forecast, drafts)
         dialect_limits = replace(limits, prompt_max_chars=settings.dialect_prompt_max_chars)
         enhancer = enhancer_of(settings)
         quota = Quota(app.db)
@@ -113,15 +117,16 @@ class Desk:
             ),
             quota=quota,
             keys=Keys(app.db),
-            loras=submission.loras,
+            loras=drafts.loras,
             under_way=UnderWay(),
             limits=limits,
             submission=submission,
             enhancer=enhancer,
             single_submission=replace(
-                submission, enhance_refusal=None if enhancer else NO_ENHANCER
+                submission,
+                drafts=replace(drafts, enhance_refusal=None if enhancer else NO_ENHANCER),
             ),
-            dialect_submission=replace(submission, limits=dialect_limits),
+            dialect_submission=replace(submission, drafts=replace(drafts, limits=dialect_limits)),
             tasks=tasks,
             batches=Batches(
                 db=app.db,
@@ -179,17 +184,15 @@ def enhancer_of(settings: Settings) -> Enhancer | None:
     )
 
 
-def submission_of(app: App, forecast: Forecast, limits: Limits) -> Submission:
-    """Return the desk that takes orders, at the operator's prices and limits."""
+def submission_of(app: App, forecast: Forecast, drafts: Drafts) -> Submission:
+    """Return the desk that takes orders, at the operator's prices."""
     settings = app.settings
     return Submission(
         db=app.db,
         tickets=app.tickets,
         forecast=forecast,
-        loras=loras_of(app),
         fullness=Fullness(app.db, queue_total_max=settings.queue_total_max, clock=app.clock),
-        limits=limits,
-        profile=app.profile,
+        drafts=drafts,
         pool=settings.pool,
         tariff=Tariff(
             credits_per_s={

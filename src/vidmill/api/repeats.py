@@ -12,7 +12,7 @@ from starlette.requests import Request
 from vidmill.api.edge import header
 from vidmill.domain.errors import FieldProblem, IdempotencyInProgress, InvalidRequest
 from vidmill.services.access import Caller
-from vidmill.services.submission import IdempotencyKey
+from vidmill.services.idempotency import IdempotencyKey
 
 KEY_MAX_CHARS = 255
 REPLAYED = {"Idempotency-Replayed": "true"}

@@ -2,6 +2,9 @@
 
 import re
 
+RANDOM_BITS = 74
+"""How many bits of a name nobody can guess: what a UUIDv7 has room for."""
+
 _TASK = re.compile("(?:t2v_|video_)?([0-9a-f]{32})")
 
 
@@ -10,7 +13,7 @@ def task_id(unix_ms: int, random_bits: int) -> str:
 
     Args:
         unix_ms: Milliseconds since the epoch, 48 bits used.
-        random_bits: 74 random bits.
+        random_bits: `RANDOM_BITS` random bits.
     """
     rand_a, rand_b = (random_bits >> 62) & 0xFFF, random_bits & (2**62 - 1)
     value = (unix_ms & (2**48 - 1)) << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b

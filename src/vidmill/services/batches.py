@@ -16,7 +16,7 @@ from vidmill.domain.errors import (
     QuotaExceeded,
 )
 from vidmill.domain.eta import Interval
-from vidmill.domain.ids import public_name, task_id
+from vidmill.domain.ids import RANDOM_BITS, public_name, task_id
 from vidmill.domain.job import Job
 from vidmill.domain.order import Order
 from vidmill.services.access import Caller
@@ -28,7 +28,8 @@ from vidmill.services.batch_checks import (
     refuse_unless_as_told,
 )
 from vidmill.services.batch_keeping import CHANGES, BatchKeeper
-from vidmill.services.submission import ID_RANDOM_BITS, IdempotencyKey, Submission, owner_of
+from vidmill.services.idempotency import IdempotencyKey, owner_of
+from vidmill.services.submission import Submission
 from vidmill.services.tasks import Tasks
 from vidmill.store import batches
 from vidmill.store.batches import Batch, BatchRow, NewBatch, NewRow, Tally
@@ -291,7 +292,7 @@ class Batches:
         self.db.write(write)
 
     def _new(self, rows: Sequence[NewRow], caller: Caller, sheet: Sheet, *, now: float) -> NewBatch:
-        name = task_id(int(now * 1000), self.random_bits(ID_RANDOM_BITS))
+        name = task_id(int(now * 1000), self.random_bits(RANDOM_BITS))
         return NewBatch(
             public_id=public_name(name, "bat"),
             tenant_id=caller.tenant_id,

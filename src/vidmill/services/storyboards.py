@@ -19,7 +19,7 @@ from vidmill.domain.errors import (
     TaskNotFound,
 )
 from vidmill.domain.eta import Interval
-from vidmill.domain.ids import public_name, task_id
+from vidmill.domain.ids import RANDOM_BITS, public_name, task_id
 from vidmill.domain.job import Job
 from vidmill.domain.order import Order
 from vidmill.domain.ports import BlobStore
@@ -32,14 +32,9 @@ from vidmill.domain.storyboard import (
     total_s,
 )
 from vidmill.services.access import Caller
+from vidmill.services.idempotency import IdempotencyKey, owner_of
 from vidmill.services.storyboard_keeping import StoryboardKeeper
-from vidmill.services.submission import (
-    ID_RANDOM_BITS,
-    IdempotencyKey,
-    Submission,
-    Verdict,
-    owner_of,
-)
+from vidmill.services.submission import Submission, Verdict
 from vidmill.services.tasks import Tasks, TaskView
 from vidmill.store import storyboards
 from vidmill.store.session import Connection, Database, UnitOfWork
@@ -335,7 +330,7 @@ class Storyboards:
         return StoryboardView(board=board, shots=views)
 
     def _new(self, sheet: Sheet, caller: Caller, *, now: float) -> NewStoryboard:
-        name = task_id(int(now * 1000), self.random_bits(ID_RANDOM_BITS))
+        name = task_id(int(now * 1000), self.random_bits(RANDOM_BITS))
         return NewStoryboard(
             public_id=public_name(name, "sb"),
             tenant_id=caller.tenant_id,

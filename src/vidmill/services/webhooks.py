@@ -27,7 +27,7 @@ from vidmill.domain.webhook import (
 )
 from vidmill.services.access import Caller
 from vidmill.services.delivering import LEASE_S, Courier
-from vidmill.services.submission import IdempotencyKey
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.store import deliveries, idempotency, webhooks
 from vidmill.store.deliveries import KEPT_S, Delivery
 from vidmill.store.session import Database, UnitOfWork

@@ -12,8 +12,8 @@ from tests.storyboards import CALLER, FakeJoin, fail, joiner, make, shot, states
 from vidmill.api.desk import Desk
 from vidmill.domain.errors import InvalidRequest, PermissionDenied, QueueFull, StoryboardNotFound
 from vidmill.domain.storyboard import BoardState, ShotState
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.storyboards import Sheet, Storyboards
-from vidmill.services.submission import IdempotencyKey
 from vidmill.store import jobs
 
 

@@ -19,9 +19,9 @@ from tests.storyboards import (
 )
 from vidmill.domain.errors import InvalidRequest
 from vidmill.domain.storyboard import BoardState, JoinedClip, ShotState
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.joining import LEASE_S
 from vidmill.services.storyboards import Storyboards
-from vidmill.services.submission import IdempotencyKey
 from vidmill.store import jobs, storyboards
 
 

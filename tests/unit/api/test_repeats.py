@@ -5,7 +5,7 @@ import pytest
 from tests.callers import make_caller
 from vidmill.api.repeats import UnderWay
 from vidmill.domain.errors import IdempotencyInProgress
-from vidmill.services.submission import IdempotencyKey
+from vidmill.services.idempotency import IdempotencyKey
 
 KEY = IdempotencyKey(key="k", fingerprint="f")
 

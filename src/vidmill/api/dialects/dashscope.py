@@ -64,7 +64,7 @@ class DashScope:
         desk = self.desk
         data = await read_json(request)
         sizes = offered_sizes(desk.limits, desk.app.profile)
-        asked = read_submit(data, desk.dialect_submission.problems, sizes)
+        asked = read_submit(data, desk.dialect_submission.drafts.problems, sizes)
         check_model(asked.model, self._model_names())
         key = read_key(request, {"dashscope": data})
         with desk.under_way.alone(caller, key):

@@ -53,8 +53,9 @@ from vidmill.domain.errors import (
 from vidmill.domain.job import Job, WireStatus
 from vidmill.domain.order import Order
 from vidmill.services.access import Caller
+from vidmill.services.idempotency import IdempotencyKey, is_repeat
 from vidmill.services.preview_frames import preview_frames
-from vidmill.services.submission import Accepted, IdempotencyKey
+from vidmill.services.submission import Accepted
 from vidmill.services.tasks import TaskView
 from vidmill.telemetry import get_logger
 
@@ -71,7 +72,7 @@ class Native:
 
     async def generate(self, request: Request, caller: Caller) -> Response:
         body = await read_json(request)
-        order = read_order(body, self.desk.single_submission.problems)
+        order = read_order(body, self.desk.single_submission.drafts.problems)
         key = read_key(request, body)
         return await self._submit(request, caller, order, key=key)
 
@@ -79,13 +80,13 @@ class Native:
         changes = await read_json(request, absent={})
         view = await self.desk.glances.get(request.path_params["task_id"], caller)
         parent = view.job.public_id
-        order = read_changes(changes, view.job.request, self.desk.single_submission.problems)
+        order = read_changes(changes, view.job.request, self.desk.single_submission.drafts.problems)
         order = _with_same_text(order, view.job)
         key = read_key(request, {"regenerate": parent, "changes": changes})
         return await self._submit(request, caller, order, key=key, parent=parent)
 
     async def estimate(self, request: Request, caller: Caller) -> Response:
-        order = read_order(await read_json(request), self.desk.submission.problems)
+        order = read_order(await read_json(request), self.desk.submission.drafts.problems)
         return json_answer(await run_in_threadpool(self._estimate, order, request, caller))
 
     def _estimate(self, order: Order, request: Request, caller: Caller) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class Native:
         if not order.enhance or order.enhanced or desk.enhancer is None:
             return order
         await desk.reads.run_quick(lambda: desk.single_submission.accept(order, caller, key=key))
-        if await desk.reads.run_quick(lambda: desk.single_submission.is_repeat(caller, key)):
+        if await desk.reads.run_quick(lambda: is_repeat(desk.app.db, caller, key)):
             return order
         return replace(order, enhanced=await desk.enhancer.enhance(order.prompt))
 

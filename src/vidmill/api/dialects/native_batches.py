@@ -29,7 +29,7 @@ from vidmill.domain.clip import Asset
 from vidmill.domain.errors import InvalidRequest
 from vidmill.services.access import Caller
 from vidmill.services.batches import BatchView
-from vidmill.services.submission import IdempotencyKey
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.store.batches import Batch, BatchRow
 from vidmill.telemetry import get_logger
 
@@ -170,7 +170,9 @@ class NativeBatches:
     def _create(self, upload: Upload, caller: Caller, key: IdempotencyKey | None) -> Response:
         batches = self.desk.batches
         rows, sheet = read_batch(
-            upload, self.desk.submission.problems, rows_max=self.desk.app.settings.batch_rows_max
+            upload,
+            self.desk.submission.drafts.problems,
+            rows_max=self.desk.app.settings.batch_rows_max,
         )
         self._refuse_url(sheet.webhook_url)
         with self.desk.under_way.alone(caller, key):

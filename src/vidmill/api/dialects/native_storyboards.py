@@ -24,8 +24,8 @@ from vidmill.api.repeats import REPLAYED, read_key
 from vidmill.domain.clip import Asset
 from vidmill.domain.errors import NotFound, StoryboardNotFound
 from vidmill.services.access import Caller
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.storyboards import StoryboardView
-from vidmill.services.submission import IdempotencyKey
 from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -117,7 +117,7 @@ class NativeStoryboards:
             changes,
             old.job.request if old.job else {"duration": old.duration_s},
             shared,
-            self.desk.submission.problems,
+            self.desk.submission.drafts.problems,
             crossfade_s=old.crossfade_s,
         )
         with self.desk.under_way.alone(caller, key):
@@ -128,7 +128,7 @@ class NativeStoryboards:
         desk = self.desk
         return read_storyboard(
             body,
-            desk.submission.problems,
+            desk.submission.drafts.problems,
             desk.storyboards.problems,
             frame_rate=desk.limits.default_frame_rate,
         )

@@ -31,7 +31,7 @@ from vidmill.domain.errors import (
 from vidmill.domain.job import WireStatus
 from vidmill.domain.order import Order
 from vidmill.services.access import Caller
-from vidmill.services.submission import IdempotencyKey
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.tasks import TaskView
 from vidmill.store.jobs import JobFilter
 from vidmill.telemetry import get_logger
@@ -73,7 +73,8 @@ class OpenAI:
         fields = await read_fields(request)
         desk = self.desk
         sizes = offered_sizes(desk.limits, desk.app.profile)
-        order = read_create(fields, desk.dialect_submission.problems, sizes, desk.app.profile)
+        drafts = desk.dialect_submission.drafts
+        order = read_create(fields, drafts.problems, sizes, desk.app.profile)
         if order.model is not None:
             check_model(order.model, self._model_names())
         return await self._submit(request, caller, order, asked={"create": fields})
@@ -82,7 +83,7 @@ class OpenAI:
         fields = await read_fields(request)
         view = await self.desk.glances.get(request.path_params["video_id"], caller)
         source = view.job
-        order = read_remix(fields, source, self.desk.dialect_submission.problems)
+        order = read_remix(fields, source, self.desk.dialect_submission.drafts.problems)
         asked = {"remix": source.public_id, "fields": fields}
         return await self._submit(request, caller, order, asked=asked, parent=source.public_id)
 
