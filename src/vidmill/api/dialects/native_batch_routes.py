@@ -5,9 +5,18 @@ from typing import Any
 
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_batch_models as models
-from vidmill.api.dialects import native_query as queries
 from vidmill.api.dialects.native_batch_request import BatchBody, ConfirmBody
 from vidmill.api.dialects.native_batches import ROW_FILTERS, NativeBatches
+from vidmill.api.dialects.native_route_parts import (
+    ETAG,
+    IF_NONE_MATCH,
+    OF_KEYS,
+    REPLAYED,
+    UNCHANGED,
+    named,
+    page_limit,
+    query,
+)
 from vidmill.api.dialects.native_views import PREFIX
 from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
 from vidmill.api.routing import Answer, Route
@@ -17,18 +26,21 @@ from vidmill.domain.permission import Scope
 BATCHES = f"{PREFIX}/batches"
 BATCH = f"{BATCHES}/{{batch_id}}"
 
-_REPLAYED = {"Idempotency-Replayed": "`true`: the key was used before; nothing new was done."}
-_UNCHANGED = Answer(description="Nothing changed since the ETag you sent.", media_type="")
 _QUEUES = (
     errors.InvalidRequest,
     errors.MalformedBody,
     errors.BodyTooLarge,
     errors.BatchStateConflict,
-    errors.IdempotencyKeyReused,
-    errors.IdempotencyInProgress,
+    *OF_KEYS,
     errors.QuotaExceeded,
     errors.QueueFull,
     errors.ServiceUnavailable,
+)
+
+_ID = named("batch_id", models.BATCH_ID)
+_PAGING = (
+    page_limit("Entries"),
+    query("cursor", "`next_cursor` of the page before, with the same filters.", type="string"),
 )
 
 _FILE = {"type": "string", "format": "binary"}
@@ -58,7 +70,7 @@ def native_batch_routes(desk: Desk) -> Sequence[Route]:
 
 
 def _create(native: NativeBatches, body_max_bytes: int) -> Route:
-    headers = {"Location": "The batch.", **_REPLAYED}
+    headers = {"Location": "The batch.", **REPLAYED}
     return Route(
         method="POST",
         path=BATCHES,
@@ -83,14 +95,12 @@ def _create(native: NativeBatches, body_max_bytes: int) -> Route:
         },
         errors=(*_QUEUES, errors.UnsupportedMediaType),
         parameters=(
-            _query(
-                "confirm", "`true`: queue it too if every row is right.", enum=["true", "false"]
-            ),
-            _query("name", "Of an uploaded file's batch: your name for it.", type="string"),
-            _query("priority", "The same: of rows that name none; `low`.", type="string"),
-            _query("webhook_url", "The same: told when all is over.", type="string"),
-            _query("defaults", "The same: a JSON object, fields of rows that lack them."),
-            _query("encoding", "The same: of a CSV; absent = found out.", type="string"),
+            query("confirm", "`true`: queue it too if every row is right.", enum=["true", "false"]),
+            query("name", "Of an uploaded file's batch: your name for it.", type="string"),
+            query("priority", "The same: of rows that name none; `low`.", type="string"),
+            query("webhook_url", "The same: told when all is over.", type="string"),
+            query("defaults", "The same: a JSON object, fields of rows that lack them."),
+            query("encoding", "The same: of a CSV; absent = found out.", type="string"),
             IDEMPOTENCY_KEY,
         ),
     )
@@ -108,7 +118,7 @@ def _confirm(native: NativeBatches) -> Route:
         is_body_partial=True,
         answers={200: _queued("Queued.")},
         errors=(errors.BatchNotFound, *_QUEUES),
-        parameters=(_batch_id(), IDEMPOTENCY_KEY),
+        parameters=(_ID, IDEMPOTENCY_KEY),
     )
 
 
@@ -127,7 +137,7 @@ def _changes(native: NativeBatches) -> tuple[Route, ...]:
             permission=Scope.SUBMIT,
             answers={200: Answer(description="How it stands now.", model=models.Batch)},
             errors=(errors.BatchNotFound, errors.BatchStateConflict, errors.ServiceUnavailable),
-            parameters=(_batch_id(),),
+            parameters=(_ID,),
         )
         for name, handler, summary in named
     )
@@ -140,7 +150,7 @@ def _changes(native: NativeBatches) -> tuple[Route, ...]:
         is_creating=True,
         answers={200: _queued("Queued again.")},
         errors=(errors.BatchNotFound, *_QUEUES),
-        parameters=(_batch_id(), IDEMPOTENCY_KEY),
+        parameters=(_ID, IDEMPOTENCY_KEY),
     )
     return (*changes, rerun)
 
@@ -157,7 +167,7 @@ def _looks(native: NativeBatches) -> tuple[Route, ...]:
             permission=Scope.READ,
             answers={200: Answer(description="A page.", model=models.BatchPage)},
             errors=errors_of_pages,
-            parameters=_paging(),
+            parameters=_PAGING,
         ),
         Route(
             method="GET",
@@ -169,12 +179,12 @@ def _looks(native: NativeBatches) -> tuple[Route, ...]:
                 200: Answer(
                     description="The batch.",
                     model=models.Batch,
-                    headers={"ETag": "Of the content; send it back in If-None-Match."},
+                    headers=ETAG,
                 ),
-                304: _UNCHANGED,
+                304: UNCHANGED,
             },
             errors=(errors.BatchNotFound, errors.ServiceUnavailable),
-            parameters=(_batch_id(), _header("If-None-Match", "An ETag you got earlier.")),
+            parameters=(_ID, IF_NONE_MATCH),
         ),
         Route(
             method="GET",
@@ -184,7 +194,7 @@ def _looks(native: NativeBatches) -> tuple[Route, ...]:
             permission=Scope.READ,
             answers={200: Answer(description="A page.", model=models.BatchRowPage)},
             errors=(errors.BatchNotFound, *errors_of_pages),
-            parameters=(_batch_id(), _query("status", "Only these.", enum=statuses), *_paging()),
+            parameters=(_ID, query("status", "Only these.", enum=statuses), *_PAGING),
         ),
     )
 
@@ -215,7 +225,7 @@ def _downloads(native: NativeBatches) -> tuple[Route, ...]:
             permission=Scope.READ,
             answers={200: Answer(description=description, media_type=media_type)},
             errors=(errors.BatchNotFound, errors.ServiceUnavailable),
-            parameters=(_batch_id(),),
+            parameters=(_ID,),
         )
         for name, handler, summary, description, media_type in parts
     )
@@ -230,37 +240,9 @@ def _delete(native: NativeBatches) -> Route:
         permission=Scope.SUBMIT,
         answers={204: Answer(description="It is gone.", media_type="")},
         errors=(errors.BatchNotFound, errors.BatchStateConflict, errors.ServiceUnavailable),
-        parameters=(_batch_id(),),
+        parameters=(_ID,),
     )
 
 
 def _queued(description: str) -> Answer:
-    return Answer(description=description, model=models.Batch, headers=_REPLAYED)
-
-
-def _batch_id() -> Mapping[str, Any]:
-    schema = {"type": "string", "examples": [models.BATCH_ID]}
-    return {"name": "batch_id", "in": "path", "required": True, "schema": schema}
-
-
-def _paging() -> tuple[Mapping[str, Any], ...]:
-    return (
-        _query(
-            "limit",
-            "Entries per page.",
-            type="integer",
-            minimum=1,
-            maximum=queries.LIMIT_MAX,
-            default=queries.LIMIT_DEFAULT,
-        ),
-        _query("cursor", "`next_cursor` of the page before, with the same filters.", type="string"),
-    )
-
-
-def _query(name: str, description: str, **schema: Any) -> Mapping[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def _header(name: str, description: str) -> Mapping[str, Any]:
-    schema = {"type": "string"}
-    return {"name": name, "in": "header", "description": description, "schema": schema}
+    return Answer(description=description, model=models.Batch, headers=REPLAYED)

@@ -14,6 +14,7 @@ from vidmill.api.body import read_json
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_key_models as models
 from vidmill.api.dialects.native_request import field_problem
+from vidmill.api.dialects.native_route_parts import OF_BODIES, named
 from vidmill.api.dialects.native_views import PREFIX, instant
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
@@ -100,10 +101,7 @@ def _key_routes(keys: KeyDesk) -> tuple[Route, ...]:
             body=models.KeyBody,
             answers={201: Answer(description="It works from now on.", model=models.NewKey)},
             errors=(
-                errors.InvalidRequest,
-                errors.MalformedBody,
-                errors.BodyTooLarge,
-                errors.UnsupportedMediaType,
+                *OF_BODIES,
                 errors.ServiceUnavailable,
             ),
         ),
@@ -115,14 +113,7 @@ def _key_routes(keys: KeyDesk) -> tuple[Route, ...]:
             permission=Scope.ADMIN,
             answers={204: Answer(description="It is out of use.", media_type="")},
             errors=(errors.KeyNotFound, errors.ServiceUnavailable),
-            parameters=(
-                {
-                    "name": "key_id",
-                    "in": "path",
-                    "required": True,
-                    "schema": {"type": "string", "examples": [models.KEY_ID]},
-                },
-            ),
+            parameters=(named("key_id", models.KEY_ID),),
         ),
     )
 

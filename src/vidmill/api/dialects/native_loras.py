@@ -1,6 +1,6 @@
 """The native dialect's LoRAs: handlers and their table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_lora_models as models
 from vidmill.api.dialects.native_lora_request import read_upload
 from vidmill.api.dialects.native_request import field_problem
+from vidmill.api.dialects.native_route_parts import OF_BODIES, named
 from vidmill.api.dialects.native_views import PREFIX, instant
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
@@ -29,6 +30,7 @@ log = get_logger(__name__)
 LORAS = f"{PREFIX}/loras"
 LORA = f"{LORAS}/{{lora_name}}"
 
+_NAME = named("lora_name", models.LORA_NAME)
 _FORM_BYTES = 64 * 1024
 """What a form needs besides its files."""
 
@@ -113,10 +115,7 @@ def _upload(loras: LoraDesk, file_max_bytes: int) -> Route:
             )
         },
         errors=(
-            errors.InvalidRequest,
-            errors.MalformedBody,
-            errors.BodyTooLarge,
-            errors.UnsupportedMediaType,
+            *OF_BODIES,
             errors.LoraConflict,
             errors.ServiceUnavailable,
         ),
@@ -142,7 +141,7 @@ def _looks(loras: LoraDesk) -> tuple[Route, ...]:
             permission=Scope.READ,
             answers={200: Answer(description="The LoRA.", model=models.Lora)},
             errors=(errors.LoraNotFound, errors.ServiceUnavailable),
-            parameters=(_lora_name(),),
+            parameters=(_NAME,),
         ),
     )
 
@@ -158,14 +157,11 @@ def _changes(loras: LoraDesk) -> tuple[Route, ...]:
             body=models.LoraChanges,
             answers={200: Answer(description="How it stands now.", model=models.Lora)},
             errors=(
-                errors.InvalidRequest,
-                errors.MalformedBody,
-                errors.BodyTooLarge,
-                errors.UnsupportedMediaType,
+                *OF_BODIES,
                 errors.LoraNotFound,
                 errors.ServiceUnavailable,
             ),
-            parameters=(_lora_name(),),
+            parameters=(_NAME,),
         ),
         Route(
             method="DELETE",
@@ -175,14 +171,9 @@ def _changes(loras: LoraDesk) -> tuple[Route, ...]:
             permission=Scope.ADMIN,
             answers={204: Answer(description="It is gone.", media_type="")},
             errors=(errors.LoraNotFound, errors.LoraConflict, errors.ServiceUnavailable),
-            parameters=(_lora_name(),),
+            parameters=(_NAME,),
         ),
     )
-
-
-def _lora_name() -> Mapping[str, Any]:
-    schema = {"type": "string", "examples": [models.LORA_NAME]}
-    return {"name": "lora_name", "in": "path", "required": True, "schema": schema}
 
 
 def _name(request: Request) -> str:

@@ -10,9 +10,21 @@ from vidmill.api.dialects import native_models as models
 from vidmill.api.dialects import native_query as queries
 from vidmill.api.dialects.native import Native
 from vidmill.api.dialects.native_request import GenerateBody
+from vidmill.api.dialects.native_route_parts import (
+    ETAG,
+    FILE_ANSWERS,
+    FILE_PARAMETERS,
+    IF_NONE_MATCH,
+    OF_BODIES,
+    OF_KEYS,
+    UNCHANGED,
+    header,
+    named,
+    page_limit,
+    query,
+)
 from vidmill.api.dialects.native_views import PREFIX
 from vidmill.api.dialects.native_webhook_routes import webhook_routes
-from vidmill.api.dialects.served import FILE_TYPES
 from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
@@ -20,19 +32,28 @@ from vidmill.domain.job import WireStatus
 from vidmill.domain.permission import Scope
 
 _PACE = {"Retry-After": "Seconds to wait before the next look, while the task is live."}
-_ETAG = {"ETag": "Of the content; send it back in If-None-Match."}
-_UNCHANGED = Answer(description="Nothing changed since the ETag you sent.", media_type="")
-
-
-_OF_ORDERS = (
-    errors.InvalidRequest,
-    errors.MalformedBody,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.PermissionDenied,
-    errors.ServiceUnavailable,
+_OF_ORDERS = (*OF_BODIES, errors.PermissionDenied, errors.ServiceUnavailable)
+_ACCEPTED = Answer(
+    description="Queued, and safe from any crash.",
+    model=models.TaskStatus,
+    headers={
+        **_PACE,
+        "Location": "Where to ask how it stands.",
+        "Idempotency-Replayed": "`true`: the key was used before; this is the task it made.",
+    },
 )
-_OF_KEYS = (errors.IdempotencyKeyReused, errors.IdempotencyInProgress)
+_CACHED = Answer(
+    description="Done: an identical clip was there, or you preferred to wait.",
+    model=models.TaskStatus,
+)
+_TASK_ID = named("task_id", models.TASK_ID)
+_PREFER: Mapping[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "description": f"`wait=n`: answer when the task is over, after n seconds at most (0 to "
+    f"{queries.WAIT_MAX_S:g}); 202 if it still goes on then.",
+    "schema": {"type": "string", "examples": ["wait=20"]},
+}
 
 
 def native_routes(desk: Desk) -> Sequence[Route]:
@@ -40,6 +61,8 @@ def native_routes(desk: Desk) -> Sequence[Route]:
     native = Native(desk)
     return (
         *_making(native),
+        *_making_again(native),
+        *_ending(native),
         *_looking(native),
         *_listing(native),
         _events(native),
@@ -54,19 +77,6 @@ def native_sockets(desk: Desk) -> Sequence[tuple[str, Callable[[WebSocket], Awai
 
 
 def _making(native: Native) -> tuple[Route, ...]:
-    accepted = Answer(
-        description="Queued, and safe from any crash.",
-        model=models.TaskStatus,
-        headers={
-            **_PACE,
-            "Location": "Where to ask how it stands.",
-            "Idempotency-Replayed": "`true`: the key was used before; this is the task it made.",
-        },
-    )
-    cached = Answer(
-        description="Done: an identical clip was there, or you preferred to wait.",
-        model=models.TaskStatus,
-    )
     return (
         Route(
             method="POST",
@@ -76,10 +86,10 @@ def _making(native: Native) -> tuple[Route, ...]:
             permission=Scope.SUBMIT,
             is_creating=True,
             body=GenerateBody,
-            answers={202: accepted, 200: cached},
+            answers={202: _ACCEPTED, 200: _CACHED},
             errors=(
                 *_OF_ORDERS,
-                *_OF_KEYS,
+                *OF_KEYS,
                 errors.QueueFull,
                 errors.QuotaExceeded,
                 errors.EnhancerUnavailable,
@@ -96,6 +106,11 @@ def _making(native: Native) -> tuple[Route, ...]:
             answers={200: Answer(description="The estimate.", model=models.Estimate)},
             errors=_OF_ORDERS,
         ),
+    )
+
+
+def _making_again(native: Native) -> tuple[Route, ...]:
+    return (
         Route(
             method="POST",
             path=f"{PREFIX}/tasks/{{task_id}}/regenerate",
@@ -105,16 +120,16 @@ def _making(native: Native) -> tuple[Route, ...]:
             is_creating=True,
             body=GenerateBody,
             is_body_partial=True,
-            answers={202: accepted, 200: cached},
+            answers={202: _ACCEPTED, 200: _CACHED},
             errors=(
                 *_OF_ORDERS,
-                *_OF_KEYS,
+                *OF_KEYS,
                 errors.TaskNotFound,
                 errors.QueueFull,
                 errors.QuotaExceeded,
                 errors.EnhancerUnavailable,
             ),
-            parameters=(_task_id("path"), IDEMPOTENCY_KEY, _PREFER),
+            parameters=(_TASK_ID, IDEMPOTENCY_KEY, _PREFER),
         ),
         Route(
             method="POST",
@@ -123,21 +138,19 @@ def _making(native: Native) -> tuple[Route, ...]:
             summary="Make a finished task once more, with the same seed, as a new task",
             permission=Scope.SUBMIT,
             is_creating=True,
-            answers={202: accepted},
+            answers={202: _ACCEPTED},
             errors=(
                 errors.TaskNotFound,
                 errors.TaskStillLive,
                 errors.InvalidRequest,
                 errors.PermissionDenied,
-                errors.IdempotencyKeyReused,
-                errors.IdempotencyInProgress,
+                *OF_KEYS,
                 errors.QueueFull,
                 errors.QuotaExceeded,
                 errors.ServiceUnavailable,
             ),
-            parameters=(_task_id("path"), IDEMPOTENCY_KEY),
+            parameters=(_TASK_ID, IDEMPOTENCY_KEY),
         ),
-        *_ending(native),
     )
 
 
@@ -157,7 +170,7 @@ def _ending(native: Native) -> tuple[Route, ...]:
                 ),
             },
             errors=(errors.TaskNotFound, errors.ServiceUnavailable),
-            parameters=(_task_id("path"),),
+            parameters=(_TASK_ID,),
         ),
         Route(
             method="POST",
@@ -170,7 +183,7 @@ def _ending(native: Native) -> tuple[Route, ...]:
                 202: Answer(description="It runs, and is stopping.", model=models.TaskStatus),
             },
             errors=(errors.TaskNotFound, errors.TaskNotCancellable, errors.ServiceUnavailable),
-            parameters=(_task_id("path"),),
+            parameters=(_TASK_ID,),
         ),
         Route(
             method="POST",
@@ -180,7 +193,7 @@ def _ending(native: Native) -> tuple[Route, ...]:
             permission=Scope.SUBMIT,
             answers={200: Answer(description="It is your next.", model=models.TaskStatus)},
             errors=(errors.TaskNotFound, errors.TaskNotQueued, errors.ServiceUnavailable),
-            parameters=(_task_id("path"),),
+            parameters=(_TASK_ID,),
         ),
     )
 
@@ -195,21 +208,21 @@ def _looking(native: Native) -> tuple[Route, ...]:
             permission=Scope.READ,
             answers={
                 200: Answer(
-                    description="The state.", model=models.TaskStatus, headers={**_PACE, **_ETAG}
+                    description="The state.", model=models.TaskStatus, headers={**_PACE, **ETAG}
                 ),
-                304: _UNCHANGED,
+                304: UNCHANGED,
             },
             errors=(errors.TaskNotFound, errors.InvalidRequest, errors.ServiceUnavailable),
             parameters=(
-                _task_id("query"),
-                _query(
+                named("task_id", models.TASK_ID, place="query"),
+                query(
                     "wait",
                     "Answer when something changed, after so many seconds at most.",
                     type="number",
                     minimum=0,
                     maximum=queries.WAIT_MAX_S,
                 ),
-                _if_none_match(),
+                IF_NONE_MATCH,
             ),
         ),
         Route(
@@ -219,16 +232,16 @@ def _looking(native: Native) -> tuple[Route, ...]:
             summary="The finished result",
             permission=Scope.READ,
             answers={
-                200: Answer(description="The result.", model=models.TaskResult, headers=_ETAG),
+                200: Answer(description="The result.", model=models.TaskResult, headers=ETAG),
                 202: Answer(
                     description="Not finished; the state so far.",
                     model=models.TaskStatus,
                     headers=_PACE,
                 ),
-                304: _UNCHANGED,
+                304: UNCHANGED,
             },
             errors=(errors.TaskNotFound, errors.TaskFailed, errors.TaskCancelled),
-            parameters=(_task_id("path"), _if_none_match()),
+            parameters=(_TASK_ID, IF_NONE_MATCH),
         ),
     )
 
@@ -242,11 +255,11 @@ def _listing(native: Native) -> tuple[Route, ...]:
             summary="List and search tasks",
             permission=Scope.READ,
             answers={
-                200: Answer(description="A page.", model=models.TaskPage, headers=_ETAG),
-                304: _UNCHANGED,
+                200: Answer(description="A page.", model=models.TaskPage, headers=ETAG),
+                304: UNCHANGED,
             },
             errors=(errors.InvalidRequest, errors.InvalidCursor),
-            parameters=(*_list_parameters(), _if_none_match()),
+            parameters=(*_list_parameters(), IF_NONE_MATCH),
         ),
         Route(
             method="GET",
@@ -255,13 +268,11 @@ def _listing(native: Native) -> tuple[Route, ...]:
             summary="Why a clip is as it is: what decided its pixels, and where its time went",
             permission=Scope.READ,
             answers={
-                200: Answer(
-                    description="The explanation.", model=models.Explanation, headers=_ETAG
-                ),
-                304: _UNCHANGED,
+                200: Answer(description="The explanation.", model=models.Explanation, headers=ETAG),
+                304: UNCHANGED,
             },
             errors=(errors.TaskNotFound, errors.ServiceUnavailable),
-            parameters=(_task_id("path"), _if_none_match()),
+            parameters=(_TASK_ID, IF_NONE_MATCH),
         ),
         Route(
             method="GET",
@@ -270,11 +281,11 @@ def _listing(native: Native) -> tuple[Route, ...]:
             summary="Everything about a task",
             permission=Scope.READ,
             answers={
-                200: Answer(description="The task.", model=models.Task, headers=_ETAG),
-                304: _UNCHANGED,
+                200: Answer(description="The task.", model=models.Task, headers=ETAG),
+                304: UNCHANGED,
             },
             errors=(errors.TaskNotFound,),
-            parameters=(_task_id("path"), _if_none_match()),
+            parameters=(_TASK_ID, IF_NONE_MATCH),
         ),
         Route(
             method="GET",
@@ -284,7 +295,7 @@ def _listing(native: Native) -> tuple[Route, ...]:
             permission=Scope.READ,
             answers={
                 200: Answer(description="Limits and model.", model=models.Capabilities),
-                304: _UNCHANGED,
+                304: UNCHANGED,
             },
         ),
     )
@@ -308,8 +319,8 @@ def _events(native: Native) -> Route:
         },
         errors=(errors.TaskNotFound, errors.ServiceUnavailable),
         parameters=(
-            _task_id("path"),
-            _header("Last-Event-ID", "The last event you got; older ones are not repeated."),
+            _TASK_ID,
+            header("Last-Event-ID", "The last event you got; older ones are not repeated."),
         ),
     )
 
@@ -322,12 +333,7 @@ def _content(native: Native) -> Route:
         summary="Download a file of a finished task",
         permission=Scope.READ,
         also_head=True,
-        answers={
-            200: Answer(description="The file.", media_type=FILE_TYPES),
-            206: Answer(description="The part you asked for.", media_type=FILE_TYPES),
-            302: Answer(description="Where the store serves it.", media_type=""),
-            304: _UNCHANGED,
-        },
+        answers=FILE_ANSWERS,
         errors=(
             errors.TaskNotFound,
             errors.NotFound,
@@ -336,68 +342,29 @@ def _content(native: Native) -> Route:
             errors.RangeNotSatisfiable,
             errors.InvalidRequest,
         ),
-        parameters=(
-            _task_id("path"),
-            _query("variant", "Which file.", type="string", enum=list(queries.VARIANTS)),
-            _query("download", "Present: the browser saves it.", type="string"),
-            _header("Range", "One byte range, e.g. `bytes=0-1023`."),
-        ),
+        parameters=(_TASK_ID, *FILE_PARAMETERS),
     )
 
 
 def _list_parameters() -> tuple[Mapping[str, Any], ...]:
     return (
-        _query("status", "Only these.", type="string", enum=list(WireStatus)),
-        _query("client_reference", "Only those you named so.", type="string"),
-        _query("created_after", "RFC 3339 or Unix seconds; inclusive.", type="string"),
-        _query("created_before", "The same; exclusive.", type="string"),
-        _query(
+        query("status", "Only these.", type="string", enum=list(WireStatus)),
+        query("client_reference", "Only those you named so.", type="string"),
+        query("created_after", "RFC 3339 or Unix seconds; inclusive.", type="string"),
+        query("created_before", "The same; exclusive.", type="string"),
+        query(
             "q",
             "In the prompt or the client reference, in whatever case.",
             type="string",
             maxLength=queries.TEXT_MAX_CHARS,
         ),
-        _query(
+        query(
             "metadata.KEY",
             "Only those whose metadata has this value under KEY. Several must all match; "
             "a KEY with a quote or a backslash cannot be asked for.",
             type="string",
         ),
-        _query("order", "Newest first (`desc`, the default) or last.", enum=list(queries.ORDERS)),
-        _query(
-            "limit",
-            "Tasks per page.",
-            type="integer",
-            minimum=1,
-            maximum=queries.LIMIT_MAX,
-            default=queries.LIMIT_DEFAULT,
-        ),
-        _query("cursor", "`next_cursor` of the page before, with the same filters.", type="string"),
+        query("order", "Newest first (`desc`, the default) or last.", enum=list(queries.ORDERS)),
+        page_limit("Tasks"),
+        query("cursor", "`next_cursor` of the page before, with the same filters.", type="string"),
     )
-
-
-_PREFER: Mapping[str, Any] = {
-    "name": "Prefer",
-    "in": "header",
-    "description": f"`wait=n`: answer when the task is over, after n seconds at most (0 to "
-    f"{queries.WAIT_MAX_S:g}); 202 if it still goes on then.",
-    "schema": {"type": "string", "examples": ["wait=20"]},
-}
-
-
-def _task_id(place: str) -> Mapping[str, Any]:
-    schema = {"type": "string", "examples": [models.TASK_ID]}
-    return {"name": "task_id", "in": place, "required": True, "schema": schema}
-
-
-def _query(name: str, description: str, **schema: Any) -> Mapping[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def _header(name: str, description: str) -> Mapping[str, Any]:
-    schema = {"type": "string"}
-    return {"name": name, "in": "header", "description": description, "schema": schema}
-
-
-def _if_none_match() -> Mapping[str, Any]:
-    return _header("If-None-Match", "An ETag you got earlier.")

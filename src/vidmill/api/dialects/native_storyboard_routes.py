@@ -1,15 +1,25 @@
 """The table of routes of storyboards."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vidmill.api.desk import Desk
-from vidmill.api.dialects import native_query as queries
 from vidmill.api.dialects import native_storyboard_models as models
+from vidmill.api.dialects.native_route_parts import (
+    ETAG,
+    FILE_ANSWERS,
+    FILE_PARAMETERS,
+    IF_NONE_MATCH,
+    OF_BODIES,
+    OF_KEYS,
+    REPLAYED,
+    UNCHANGED,
+    named,
+    page_limit,
+    query,
+)
 from vidmill.api.dialects.native_storyboard_request import ShotBody, StoryboardBody
 from vidmill.api.dialects.native_storyboards import NativeStoryboards
 from vidmill.api.dialects.native_views import PREFIX
-from vidmill.api.dialects.served import FILE_TYPES
 from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
@@ -20,20 +30,18 @@ STORYBOARD = f"{STORYBOARDS}/{{storyboard_id}}"
 SHOT_BYTES = 16 * 1024
 """Room for a shot in a body: two long texts, every character escaped, and metadata."""
 
-_REPLAYED = {"Idempotency-Replayed": "`true`: the key was used before; nothing new was done."}
-_BODY = (
-    errors.InvalidRequest,
-    errors.MalformedBody,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-)
 _QUEUES = (
-    *_BODY,
-    errors.IdempotencyKeyReused,
-    errors.IdempotencyInProgress,
+    *OF_BODIES,
+    *OF_KEYS,
     errors.QuotaExceeded,
     errors.QueueFull,
     errors.ServiceUnavailable,
+)
+_ID = named("storyboard_id", models.STORYBOARD_ID)
+_NUMBER = {**named("number", "2"), "description": "Of the shot, from 1."}
+_PAGING = (
+    page_limit("Entries"),
+    query("cursor", "`next_cursor` of the page before.", type="string"),
 )
 
 
@@ -49,7 +57,7 @@ def _making(native: NativeStoryboards, body_max_bytes: int) -> tuple[Route, ...]
     made = Answer(
         description="Every shot is queued.",
         model=models.Storyboard,
-        headers={"Location": "The storyboard.", **_REPLAYED},
+        headers={"Location": "The storyboard.", **REPLAYED},
     )
     return (
         Route(
@@ -74,7 +82,7 @@ def _making(native: NativeStoryboards, body_max_bytes: int) -> tuple[Route, ...]
             body=StoryboardBody,
             body_max_bytes=body_max_bytes,
             answers={200: Answer(description="As it is now.", model=models.StoryboardEstimate)},
-            errors=(*_BODY, errors.ServiceUnavailable),
+            errors=(*OF_BODIES, errors.ServiceUnavailable),
         ),
     )
 
@@ -101,15 +109,12 @@ def _looking(native: NativeStoryboards) -> tuple[Route, ...]:
                 200: Answer(
                     description="The storyboard.",
                     model=models.Storyboard,
-                    headers={"ETag": "Of the content; send it back in If-None-Match."},
+                    headers=ETAG,
                 ),
-                304: Answer(description="Nothing changed since the ETag you sent.", media_type=""),
+                304: UNCHANGED,
             },
             errors=(errors.StoryboardNotFound, errors.ServiceUnavailable),
-            parameters=(
-                _ID,
-                _given("header", "If-None-Match", "An ETag you got earlier.", type="string"),
-            ),
+            parameters=(_ID, IF_NONE_MATCH),
         ),
         _content(native),
     )
@@ -123,24 +128,14 @@ def _content(native: NativeStoryboards) -> Route:
         summary="Download a file of a joined storyboard",
         permission=Scope.READ,
         also_head=True,
-        answers={
-            200: Answer(description="The file.", media_type=FILE_TYPES),
-            206: Answer(description="The part you asked for.", media_type=FILE_TYPES),
-            302: Answer(description="Where the store serves it.", media_type=""),
-            304: Answer(description="Nothing changed since the ETag you sent.", media_type=""),
-        },
+        answers=FILE_ANSWERS,
         errors=(
             errors.StoryboardNotFound,
             errors.NotFound,
             errors.RangeNotSatisfiable,
             errors.InvalidRequest,
         ),
-        parameters=(
-            _ID,
-            _given("query", "variant", "Which file.", type="string", enum=list(queries.VARIANTS)),
-            _given("query", "download", "Present: the browser saves it.", type="string"),
-            _given("header", "Range", "One byte range, e.g. `bytes=0-1023`.", type="string"),
-        ),
+        parameters=(_ID, *FILE_PARAMETERS),
     )
 
 
@@ -161,7 +156,7 @@ def _changing(native: NativeStoryboards) -> tuple[Route, ...]:
                 202: Answer(
                     description="The shot is queued, and the whole will be joined anew.",
                     model=models.Storyboard,
-                    headers=_REPLAYED,
+                    headers=REPLAYED,
                 )
             },
             errors=(*conflict, *_QUEUES),
@@ -188,31 +183,3 @@ def _changing(native: NativeStoryboards) -> tuple[Route, ...]:
             parameters=(_ID,),
         ),
     )
-
-
-def _given(place: str, name: str, description: str, **schema: Any) -> Mapping[str, Any]:
-    return {"name": name, "in": place, "description": description, "schema": schema}
-
-
-_ID: Mapping[str, Any] = {
-    "name": "storyboard_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "examples": [models.STORYBOARD_ID]},
-}
-_NUMBER: Mapping[str, Any] = {
-    **_given("path", "number", "Of the shot, from 1.", type="string", examples=["2"]),
-    "required": True,
-}
-_PAGING: tuple[Mapping[str, Any], ...] = (
-    _given(
-        "query",
-        "limit",
-        "Entries per page.",
-        type="integer",
-        minimum=1,
-        maximum=queries.LIMIT_MAX,
-        default=queries.LIMIT_DEFAULT,
-    ),
-    _given("query", "cursor", "`next_cursor` of the page before.", type="string"),
-)

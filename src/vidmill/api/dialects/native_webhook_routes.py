@@ -1,11 +1,10 @@
 """The native dialect's table of webhook routes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_webhook_models as models
-from vidmill.api.dialects.native_query import LIMIT_DEFAULT, LIMIT_MAX
+from vidmill.api.dialects.native_route_parts import OF_BODIES, OF_KEYS, named, page_limit, query
 from vidmill.api.dialects.native_views import PREFIX
 from vidmill.api.dialects.native_webhooks import WebhookDesk
 from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
@@ -17,11 +16,12 @@ from vidmill.domain.webhook import DeliveryState
 _ALL = f"{PREFIX}/webhooks"
 _ONE = f"{_ALL}/{{webhook_id}}"
 _DELIVERY = f"{_ONE}/deliveries/{{delivery_id}}"
-_BODY_ERRORS = (
-    errors.InvalidRequest,
-    errors.MalformedBody,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
+_WEBHOOK_ID = named("webhook_id", models.WEBHOOK_ID)
+_DELIVERY_ID = named("delivery_id", models.DELIVERY_ID)
+_LIST_PARAMETERS = (
+    query("state", "Only these.", type="string", enum=list(DeliveryState)),
+    page_limit("Deliveries"),
+    query("cursor", "`next_cursor` of the page before, with the same filter.", type="string"),
 )
 
 
@@ -51,9 +51,8 @@ def _endpoints(webhooks: WebhookDesk) -> tuple[Route, ...]:
             body=models.WebhookBody,
             answers={201: made},
             errors=(
-                *_BODY_ERRORS,
-                errors.IdempotencyKeyReused,
-                errors.IdempotencyInProgress,
+                *OF_BODIES,
+                *OF_KEYS,
                 errors.QuotaExceeded,
                 errors.ServiceUnavailable,
             ),
@@ -93,7 +92,7 @@ def _one_endpoint(webhooks: WebhookDesk) -> tuple[Route, ...]:
             permission=Scope.ADMIN,
             body=models.WebhookChanges,
             answers={200: Answer(description="As it is now.", model=models.Webhook)},
-            errors=(*_BODY_ERRORS, *owned),
+            errors=(*OF_BODIES, *owned),
             parameters=(_WEBHOOK_ID,),
         ),
         Route(
@@ -188,7 +187,7 @@ def _again(webhooks: WebhookDesk) -> tuple[Route, ...]:
             body=models.ReplayBody,
             answers={202: Answer(description="It is due now.", model=models.ReplayAnswer)},
             errors=(
-                *_BODY_ERRORS,
+                *OF_BODIES,
                 errors.WebhookNotFound,
                 errors.WebhookDisabled,
                 errors.ServiceUnavailable,
@@ -196,28 +195,3 @@ def _again(webhooks: WebhookDesk) -> tuple[Route, ...]:
             parameters=(_WEBHOOK_ID,),
         ),
     )
-
-
-def _id(name: str, example: str) -> Mapping[str, Any]:
-    schema = {"type": "string", "examples": [example]}
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _query(name: str, description: str, **schema: Any) -> Mapping[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-_WEBHOOK_ID = _id("webhook_id", models.WEBHOOK_ID)
-_DELIVERY_ID = _id("delivery_id", models.DELIVERY_ID)
-_LIST_PARAMETERS = (
-    _query("state", "Only these.", type="string", enum=list(DeliveryState)),
-    _query(
-        "limit",
-        "Deliveries per page.",
-        type="integer",
-        minimum=1,
-        maximum=LIMIT_MAX,
-        default=LIMIT_DEFAULT,
-    ),
-    _query("cursor", "`next_cursor` of the page before, with the same filter.", type="string"),
-)
