@@ -19,6 +19,7 @@ from vidmill.domain.errors import (
     BatchNotFound,
     BatchStateConflict,
     FieldProblem,
+    QueueFull,
     QuotaExceeded,
 )
 from vidmill.domain.job import Job, JobState, Lane
@@ -180,6 +181,25 @@ def test_a_paused_batch_whose_running_tasks_end_completes(bench: Bench, batches:
     end(bench, running)
 
     assert batches.get(name, CALLER).batch.state is BatchState.COMPLETED
+
+
+def test_what_is_paused_counts_as_queued_for_the_limit(bench: Bench, batches: Batches) -> None:
+    bench.app.db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=4))
+    first = confirm(batches)
+    batches.pause(first, CALLER)
+    second = check(batches, 2).batch.public_id
+    bench.generate()
+
+    with pytest.raises(QueueFull, match="5 of your tasks would wait"):
+        batches.submission.submit(Order(prompt="a ball"), CALLER)
+    with pytest.raises(QueueFull, match="6 of your tasks would wait"):
+        batches.confirm(second, CALLER, "ready_rows_only")
+
+    clips = bench.client.get("/v1/t2v/quota").json()["limits"]
+    (queued,) = [limit for limit in clips if limit["name"] == "queued"]
+    assert (queued["limit"], queued["used"]) == (4, 4)
+    batches.resume(first, CALLER)
+    assert states(bench) == [JobState.QUEUED] * 4
 
 
 def test_a_retry_that_waits_is_paused_and_looks_as_begun(bench: Bench, batches: Batches) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vidmill.domain.allowance import Standing
-from vidmill.store import accounts, daily
+from vidmill.store import accounts, daily, jobs
 from vidmill.store.accounts import Plan
 from vidmill.store.session import Connection, Database
 
@@ -42,13 +42,13 @@ class Quota:
             ServiceUnavailable: As `day`.
         """
 
-        def read(conn: Connection) -> accounts.Tenant | None:
-            return accounts.get_tenant(conn, tenant_id)
+        def read(conn: Connection) -> tuple[accounts.Tenant | None, int]:
+            return accounts.get_tenant(conn, tenant_id), jobs.num_waiting(conn, tenant_id)
 
-        tenant, day = self.db.look(read), self.day(tenant_id, plan)
+        (tenant, waiting), day = self.db.read(read), self.day(tenant_id, plan)
         assert tenant is not None, "a tenant is never deleted"
         return [
             *([day] if day else []),
-            Standing(name="queued", limit=tenant.cap_queued, used=tenant.queued),
+            Standing(name="queued", limit=tenant.cap_queued, used=waiting),
             Standing(name="running", limit=tenant.cap_running, used=tenant.running),
         ]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from vidmill.domain.clip import ClipSpec
@@ -13,6 +13,7 @@ from vidmill.domain.errors import QueueFull, QuotaExceeded
 from vidmill.domain.job import MAX_ATTEMPTS, Job, JobState, Lane, Phase
 from vidmill.store import cache, daily
 from vidmill.store.account_tables import tenants
+from vidmill.store.batch_moves import NUM_PAUSED
 from vidmill.store.direct import Direct
 from vidmill.store.models import jobs
 from vidmill.store.unit import UnitOfWork
@@ -65,7 +66,8 @@ _INSERT = {
     )
     for dialect, insert_into in _INSERTS.items()
 }
-_LIMITS = (tenants.c.queued, tenants.c.cap_queued, tenants.c.clips_per_day)
+_WAITING = tenants.c.queued + NUM_PAUSED
+_LIMITS = (_WAITING, tenants.c.cap_queued, tenants.c.clips_per_day)
 _TENANT = Direct(select(*_LIMITS).where(tenants.c.id == bindparam("tenant")))
 _FIRST_LOOK = Direct(select(*_LIMITS, cache.has_twin()).where(tenants.c.id == bindparam("tenant")))
 """All that most requests need to know, in one round trip."""
@@ -84,7 +86,7 @@ def insert(uow: UnitOfWork, new: NewJob, cache_ttl_s: float = 0.0) -> Job:
     succeeded, with the files of one that did so in the last *cache_ttl_s* seconds.
 
     Raises:
-        QueueFull: The tenant has as many queued jobs as he may.
+        QueueFull: The tenant has as many jobs queued, or paused, as he may.
         QuotaExceeded: He has ordered as many clips today as he may.
     """
     while (job := _insert_once(uow, new, cache_ttl_s)) is None:
@@ -103,6 +105,16 @@ def insert_many(uow: UnitOfWork, news: Sequence[NewJob], cache_ttl_s: float = 0.
     while (found := _insert_many_once(uow, news, cache_ttl_s)) is None:
         """An identical request came meanwhile; now it can be seen."""
     return found
+
+
+def num_waiting(conn: Connection, tenant_id: int) -> int:
+    """Return how many of the tenant's jobs count against his cap: those queued, and those paused.
+
+    If the paused ones did not, he could fill the queue, pause it and fill it again.
+    """
+    row = _TENANT.first(conn, {"tenant": tenant_id})
+    assert row is not None, "a tenant is never deleted"
+    return int(row[0])
 
 
 def _insert_many_once(
@@ -241,8 +253,8 @@ def _check_day_exactly(uow: UnitOfWork, tenant_id: int, clips_per_day: int | Non
 def _refuse_beyond(cap_queued: int, queued: int) -> None:
     if queued > cap_queued:
         raise QueueFull(
-            f"the queue would hold {queued} of your tasks, and {cap_queued} is the limit;"
-            " try again when some have finished"
+            f"{queued} of your tasks would wait, those of paused batches included, and"
+            f" {cap_queued} is the limit; try again when some have finished"
         )
 
 

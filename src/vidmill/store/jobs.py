@@ -24,7 +24,7 @@ from vidmill.store.claim import Owned, Progress, claim, heartbeat
 from vidmill.store.counters import Drift, audit, find_drift
 from vidmill.store.erasure import erase, hidden, hide, withdraw
 from vidmill.store.glance import get
-from vidmill.store.insertion import NewJob, insert, insert_many
+from vidmill.store.insertion import NewJob, insert, insert_many, num_waiting
 from vidmill.store.locks import lock_flows
 from vidmill.store.models import IS_SHOWN, JOB_COLUMNS, SEARCH_TEXT, jobs
 from vidmill.store.places import (
@@ -78,6 +78,7 @@ __all__ = [
     "hold",
     "insert",
     "insert_many",
+    "num_waiting",
     "outcome_of",
     "page",
     "position",
