@@ -22,30 +22,43 @@ _STATE = Path("out/bench-gpu.json")
 
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
-    if options.command == "report":
-        print(markdown(State.read(options.state)))
-        return 0
-    pieces = [p for p in all_pieces(true_profiles()) if _is_chosen(p, options.pieces)]
-    if options.command == "list":
-        _show(pieces, State.read(options.state) if options.state.is_file() else None)
-        return 0
+    try:
+        return _COMMANDS[options.command](options)
+    except (Refused, StateMismatch) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+class Refused(Exception):
+    """What was asked for cannot be done; the message says what to do instead."""
+
+
+def _report(options: argparse.Namespace) -> int:
+    if not options.state.is_file():
+        raise Refused(
+            f"{options.state} does not exist: `run` measures and writes it; --state names another"
+        )
+    print(markdown(State.read(options.state)))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    _show(_chosen(options), State.read(options.state) if options.state.is_file() else None)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    pieces, profiles = _chosen(options), true_profiles()
     # With its number: torch refuses to limit the memory of a device that has none.
     device = torch.device(options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
     if device.type == "cpu" and not options.rehearse:
-        print("no GPU here; only `--rehearse` runs on a CPU", file=sys.stderr)
-        return 2
-    profiles = true_profiles()
+        raise Refused("no GPU here; only `--rehearse` runs on a CPU")
     scale = "rehearsal" if options.rehearse else "true"
     if options.rehearse:
         torch.set_num_threads(1)  # so small, more of them only wait for one another
         profiles = {name: rehearsed(profile) for name, profile in profiles.items()}
     weights = options.model_path or "random, seed 0"
-    about = machine.about(device, scale=scale, weights=weights)
-    try:
-        state = State.open(options.state, about)
-    except StateMismatch as error:
-        print(error, file=sys.stderr)
-        return 2
+    state = State.open(options.state, machine.about(device, scale=scale, weights=weights))
     configure_logging("warning", "text")
     bench = Bench(profiles, device=device, scale=scale, model_path=options.model_path)
     left = run_pieces(pieces, bench, state, within_s=options.within)
@@ -54,9 +67,12 @@ def main(arguments: list[str]) -> int:
     return 1 if any(o.status == "failed" for o in state.outcomes.values()) else 0
 
 
+_COMMANDS = {"list": _list, "run": _run, "report": _report}
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("command", choices=("list", "run", "report"))
+    parser.add_argument("command", choices=tuple(_COMMANDS))
     parser.add_argument("pieces", nargs="*", help="patterns such as 'step:*'; none = all")
     parser.add_argument("--state", type=Path, default=_STATE, help=f"results; {_STATE}")
     parser.add_argument("--rehearse", action="store_true", help="tiny networks; claims nothing")
@@ -66,8 +82,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def _is_chosen(piece: Piece, patterns: list[str]) -> bool:
-    return not patterns or any(fnmatch(piece.name, pattern) for pattern in patterns)
+def _chosen(options: argparse.Namespace) -> list[Piece]:
+    """Return the pieces that any pattern names, or all of them if there is no pattern."""
+    pieces = all_pieces(true_profiles())
+    for pattern in options.pieces:
+        if not any(fnmatch(piece.name, pattern) for piece in pieces):
+            raise Refused(f"no piece is called {pattern!r}: `list` shows all of them")
+    patterns = options.pieces or ["*"]
+    return [p for p in pieces if any(fnmatch(p.name, pattern) for pattern in patterns)]
 
 
 def _show(pieces: list[Piece], state: State | None) -> None:

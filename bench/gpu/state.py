@@ -33,7 +33,7 @@ class Outcome:
 
 
 class StateMismatch(Exception):
-    """The file holds figures of another device, other versions or the other scale."""
+    """The file holds figures of another device, other versions or the other scale, or none."""
 
 
 class State:
@@ -65,10 +65,17 @@ class State:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return what *path* holds, whatever it is about."""
-        data = json.loads(path.read_text("utf-8"))
-        state = cls(path, data["about"])
-        state.outcomes = {name: Outcome(**entry) for name, entry in data["outcomes"].items()}
+        """Return what *path* holds, whatever it is about.
+
+        Raises:
+            StateMismatch: It is not a file that a run wrote.
+        """
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            state = cls(path, data["about"])
+            state.outcomes = {name: Outcome(**entry) for name, entry in data["outcomes"].items()}
+        except (ValueError, LookupError, TypeError) as error:
+            raise StateMismatch(f"{path} is no file of results: {error!r}") from error
         return state
 
     def is_settled(self, name: str) -> bool:

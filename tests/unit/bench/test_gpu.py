@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.gpu.__main__ import main
 from bench.gpu.floor import ExpertShape, Rates, floor_s, forward_flops, passes, steps_by_expert
 from bench.gpu.measurements import MEASUREMENTS, Bench
 from bench.gpu.pieces import LONGEST_S, Piece, all_pieces, clip_floor_s, expert_shape
@@ -229,3 +230,25 @@ def test_layouts_are_tried_within_the_memory_of_the_card_they_are_for() -> None:
         if piece.kind == "fits" and piece.setup
     }
     assert limits == {Layout.PARKED: 80, Layout.FP8: 48, Layout.OFFLOAD: 24}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "--state", "gone.json"], "gone.json does not exist: `run` measures"),
+        (["report", "--state", "notes.json"], "notes.json is no file of results"),
+        (["list", "steps:*"], "no piece is called 'steps:*': `list` shows"),
+        (["run", "steps:*", "--rehearse"], "no piece is called 'steps:*': `list` shows"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.json").write_text("[]")
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(said)
