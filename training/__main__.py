@@ -9,7 +9,7 @@ from typing import Any
 from training.evaluate import GUIDANCE_HIGH, GUIDANCE_LOW, NUM_STEPS, Sampling, evaluate
 from training.export import export_folder, load_pipeline
 from training.finished_clips import caption_rows, score_manifest
-from training.public_path import score_public_path
+from training.public_path import SHIPPED, score_public_path
 from training.stages import REPORT_LENGTHS, assemble, train_all
 from training.workers import prepare_process
 
@@ -44,7 +44,10 @@ def _score_clips(arguments: argparse.Namespace) -> None:
 
 
 def _score_public(arguments: argparse.Namespace) -> None:
-    _print_json(score_public_path(arguments.count, arguments.folder))
+    report = score_public_path(arguments.count, arguments.folder, model=arguments.model)
+    _print_json(report)
+    if not all(bar["met"] for bar in report["gate"].values()):
+        sys.exit(1)
 
 
 def _print_json(report: dict[str, Any]) -> None:
@@ -84,9 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--manifest", type=Path, required=True)
     command.set_defaults(call=_score_clips)
 
-    command = commands.add_parser("score-public", help="score clips made by a running vidmill up")
+    command = commands.add_parser(
+        "score-public", help="the gate: score files that a stack delivers"
+    )
     command.add_argument("--count", type=int, default=200)
     command.add_argument("--folder", type=Path, required=True, help="where the clips are left")
+    command.add_argument("--model", type=Path, default=SHIPPED, help="the shipped one")
     command.set_defaults(call=_score_public)
     return parser
 

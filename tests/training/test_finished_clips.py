@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from training.finished_clips import caption_rows, decode_small, score_manifest
+from training.public_path import gate
 from training.vocabulary import ATTRIBUTES
 from training.world import HEIGHT_PX, Scene, render
 
@@ -59,3 +60,10 @@ def test_caption_rows_hold_what_an_api_client_needs() -> None:
     assert [row["language"] for row in rows] == ["en", "zh", "ja"] * 2
     assert all(set(row["metadata"]) == set(ATTRIBUTES) for row in rows)
     assert all(row["prompt"] for row in rows)
+
+
+def test_the_gate_names_what_is_missed_and_meets_its_own_bars() -> None:
+    score = {"background": 0.98, "foreground": 0.95, "shape": 0.89, "motion": 0.90}
+    bars = gate(score, seconds=10.1, size_bytes=12_000_000)
+    assert [name for name, bar in bars.items() if not bar["met"]] == ["shape", "seconds_per_clip"]
+    assert bars["shape"] == {"found": 0.89, "least": 0.90, "met": False}
