@@ -57,7 +57,7 @@ faults: $(READY)  ## break everything on purpose, about 12 minutes; prints the t
 	$(BIN)/python -m tests.faults --report out/reliability.md $(ARGS)
 
 train-tiny: $(READY)  ## train the tiny model from nothing, about 150 minutes on two cores; resumable
-	$(BIN)/python -m training all --run-dir out/train --minutes 150
+	$(BIN)/python -m training all --run-dir out/train
 
 clean:  ## remove what the targets made, the virtual environment too
 	rm -rf .venv out build src/*.egg-info

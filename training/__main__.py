@@ -1,4 +1,4 @@
-"""The command line: ``python -m training all --run-dir out/train --minutes 150`` and its tools."""
+"""The command line: ``python -m training all --run-dir out/train`` and its tools."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from training.workers import prepare_process
 
 
 def _all(arguments: argparse.Namespace) -> None:
-    train_all(arguments.run_dir, arguments.minutes)
+    train_all(arguments.run_dir, arguments.share)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("all", help="train, export and score; resumes")
     command.add_argument("--run-dir", type=Path, required=True)
-    command.add_argument("--minutes", type=float, default=150)
+    command.add_argument("--share", type=float, default=1.0, help="of the steps; to rehearse")
     command.set_defaults(call=_all)
 
     command = commands.add_parser("export", help="write the folder from a run so far")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.loop import Clock, Learner, cosine, train
+from training.loop import Learner, cosine, train
 from training.vocabulary import COLOUR_NAMES
 from training.world import PALETTE, Floats, coverage, sample_scene
 
@@ -159,14 +159,13 @@ def new_codec_learner(codec: nn.Module, seed: int = 0) -> Learner:
             )
         ],
         schedule=cosine(PEAK_LEARNING_RATE, warmup_steps=30),
-        rng=random.Random(seed),
-        noise=torch.Generator().manual_seed(seed),
+        seed=f"codec/{seed}",
         max_grad_norm=0.5,
     )
 
 
-def train_codec(learner: Learner, checkpoint: Path, *, budget_s: float, clock: Clock) -> None:
-    """Train until the budget is spent; resumes from ``checkpoint``."""
+def train_codec(learner: Learner, checkpoint: Path, *, num_steps: int) -> None:
+    """Make all steps; resumes from ``checkpoint``."""
     pool = WindowPool(POOL_SIZES, random.Random(3))
 
     def step_loss(progress: float) -> Tensor:
@@ -174,7 +173,7 @@ def train_codec(learner: Learner, checkpoint: Path, *, budget_s: float, clock: C
         pixels, mask = pool.batch(phase.batch_size, phase.num_frames, learner.rng)
         return codec_loss(learner.network, pixels, mask, learner.noise)
 
-    train(learner, step_loss, checkpoint, budget_s=budget_s, clock=clock)
+    train(learner, step_loss, checkpoint, num_steps=num_steps)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training.codec import POOL_SIZES, WindowPool, decode_unclamped, pixel_loss
 from training.latents import latent_statistics
-from training.loop import Clock, Learner, cosine, train
+from training.loop import Learner, cosine, train
 
 PEAK_LEARNING_RATE: Final = 6e-4
 LATENT_NOISE: Final = 0.08
@@ -40,8 +40,7 @@ def new_decoder_learner(codec: Any, seed: int = 0) -> Learner:
             )
         ],
         schedule=cosine(PEAK_LEARNING_RATE, warmup_steps=20),
-        rng=random.Random(seed),
-        noise=torch.Generator().manual_seed(seed),
+        seed=f"decoder/{seed}",
         max_grad_norm=0.5,
     )
 
@@ -65,8 +64,8 @@ def contrast_gain(pixels: Tensor) -> Tensor:
     return gain.view(-1, 1, 1, 1, 1)
 
 
-def train_decoder(learner: Learner, checkpoint: Path, *, budget_s: float, clock: Clock) -> None:
-    """Train until the budget is spent; resumes from ``checkpoint``."""
+def train_decoder(learner: Learner, checkpoint: Path, *, num_steps: int) -> None:
+    """Make all steps; resumes from ``checkpoint``."""
     pool = WindowPool(POOL_SIZES, random.Random(5))
 
     def step_loss(_progress: float) -> Tensor:
@@ -74,4 +73,4 @@ def train_decoder(learner: Learner, checkpoint: Path, *, budget_s: float, clock:
         pixels, mask = pool.batch(batch_size, num_frames, learner.rng)
         return decoder_loss(learner.network, pixels, mask, learner.noise)
 
-    train(learner, step_loss, checkpoint, budget_s=budget_s, clock=clock)
+    train(learner, step_loss, checkpoint, num_steps=num_steps)

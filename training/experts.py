@@ -6,7 +6,6 @@ expert each continue alone on their side of the boundary, as two independent pro
 
 import copy
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from training.captions import write_caption
 from training.codec import Z_CHANNELS
 from training.latents import LatentBank, load_bank
-from training.loop import Clock, Learner, Schedule, linear, train
+from training.loop import Learner, Schedule, linear, train
 from training.text_tower import CODE_WIDTH, TextTower
 
 Role = Literal["shared", "high", "low"]
@@ -166,8 +165,7 @@ def new_expert_learner(expert: nn.Module, role: Role, seed: int = 0) -> Learner:
         average=copy.deepcopy(expert).requires_grad_(requires_grad=False),
         optimizers=optimizers_for(expert, schedule(0.0, 1000)),
         schedule=schedule,
-        rng=random.Random(f"{role}/{seed}"),
-        noise=torch.Generator().manual_seed(seed),
+        seed=f"{role}/{seed}",
         max_average_decay=0.998 if role == "shared" else 0.995,
     )
 
@@ -195,8 +193,7 @@ def train_expert(
     folder: Path,
     tower: TextTower,
     *,
-    budget_s: float,
-    clock: Clock = time.monotonic,
+    num_steps: int,
 ) -> None:
     """Train one role on the latent banks of ``folder``; resumes from its checkpoint there."""
     banks = {length: load_bank(folder, length) for length in LENGTH_WEIGHTS}
@@ -206,7 +203,7 @@ def train_expert(
         batch = draw_batch(banks, tower, length_at(learner.num_steps), learner.rng)
         return flow_loss(learner.network, batch, learner.noise, role=role)
 
-    train(learner, step_loss, folder / f"{role}.pt", budget_s=budget_s, clock=clock)
+    train(learner, step_loss, folder / f"{role}.pt", num_steps=num_steps)
 
 
 def load_average(expert: nn.Module, checkpoint: Path) -> None:

@@ -1,7 +1,8 @@
-"""The loop every stage shares: time budget, learning rate, averaged weights, checkpoints.
+"""The loop every stage shares: steps, learning rate, averaged weights, checkpoints.
 
-A stage resumes bit-equally: its checkpoint holds the weights, the averages, the optimisers, both
-random sources and the time already spent.
+What a step does depends on the checkpoint's weights, averages and optimisers and on its own number,
+never on the clock: a stage that was killed goes on bit-equally, and repeats at most the steps since
+its last checkpoint.
 """
 
 import logging
@@ -9,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,31 +24,31 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 StepLoss = Callable[[float], Tensor]
-"""Progress through the stage, 0..1, to a scalar loss with a graph."""
+"""Share of the stage's steps already made, 0 to below 1, to a scalar loss with a graph."""
 Schedule = Callable[[float, int], float]
-"""Progress 0..1 and steps done to a learning rate."""
+"""That share and the steps made to a learning rate."""
 
 SAVE_EVERY_S: Final = 120.0
 LOG_EVERY_STEPS: Final = 50
 
 
 def cosine(peak: float, *, warmup_steps: int, floor: float = 0.01) -> Schedule:
-    """Linear warm-up, then half a cosine from ``peak`` to ``floor * peak`` at the budget's end."""
+    """Linear warm-up, then half a cosine from ``peak`` to ``floor * peak`` at the end."""
 
     def learning_rate(progress: float, num_steps: int) -> float:
         warm = min(1.0, (num_steps + 1) / warmup_steps)
-        fall = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+        fall = 0.5 + 0.5 * math.cos(math.pi * progress)
         return peak * warm * (floor + (1 - floor) * fall)
 
     return learning_rate
 
 
 def linear(peak: float, *, warmup_steps: int, hold: float, end: float) -> Schedule:
-    """Warm-up, ``peak`` for the share ``hold`` of the budget, then straight to ``end * peak``."""
+    """Warm-up, ``peak`` for the share ``hold`` of the steps, then straight to ``end * peak``."""
 
     def learning_rate(progress: float, num_steps: int) -> float:
         warm = min(1.0, (num_steps + 1) / warmup_steps)
-        fall = min(1.0, max(0.0, (progress - hold) / (1 - hold)))
+        fall = max(0.0, (progress - hold) / (1 - hold))
         return peak * warm * (1 - (1 - end) * fall)
 
     return learning_rate
@@ -55,18 +56,26 @@ def linear(peak: float, *, warmup_steps: int, hold: float, end: float) -> Schedu
 
 @dataclass
 class Learner:
-    """A network in training with everything a checkpoint must hold."""
+    """A network in training with everything a checkpoint must hold.
+
+    ``rng`` and ``noise`` are what a step draws its samples from.
+    """
 
     network: nn.Module
     average: nn.Module
     optimizers: Sequence[Optimizer]
     schedule: Schedule
-    rng: random.Random
-    noise: torch.Generator
+    seed: str
     max_average_decay: float = 0.99
     max_grad_norm: float = 1.0
     num_steps: int = 0
-    elapsed_s: float = 0.0
+    rng: random.Random = field(default_factory=random.Random)
+    noise: torch.Generator = field(default_factory=torch.Generator)
+
+    def reseed(self) -> None:
+        """Let the samples of the next step follow from its number and the worker's alone."""
+        self.rng.seed(f"{self.seed}/{workers.rank()}/{self.num_steps}")
+        self.noise.manual_seed(self.rng.getrandbits(63))
 
     def descend(self, loss: Tensor, progress: float) -> None:
         """One optimiser step on ``loss``, then move the average towards the new weights."""
@@ -95,10 +104,7 @@ class Learner:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "rng": self.rng.getstate(),
-            "noise": self.noise.get_state(),
             "num_steps": self.num_steps,
-            "elapsed_s": self.elapsed_s,
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -111,10 +117,7 @@ class Learner:
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        version, words, gauss = state["rng"]
-        self.rng.setstate((version, tuple(words), gauss))
-        self.noise.set_state(state["noise"])
-        self.num_steps, self.elapsed_s = state["num_steps"], state["elapsed_s"]
+        self.num_steps = state["num_steps"]
 
 
 def trainable(network: nn.Module) -> list[nn.Parameter]:
@@ -127,34 +130,30 @@ def train(
     step_loss: StepLoss,
     checkpoint: Path,
     *,
-    budget_s: float,
+    num_steps: int,
     clock: Clock = time.monotonic,
     save_every_s: float = SAVE_EVERY_S,
 ) -> None:
-    """Step until the stage has used ``budget_s`` in all, over however many sittings."""
+    """Step until the stage has made ``num_steps`` in all, over however many sittings."""
     if checkpoint.exists():
         learner.load(checkpoint)
-    if workers.rank() > 0:  # each worker must see other samples
-        learner.rng.seed(f"{learner.num_steps}/{workers.rank()}")
-        learner.noise.manual_seed(learner.rng.randrange(2**31))
-    started, saved_at, smooth = clock() - learner.elapsed_s, learner.elapsed_s, None
-    while (elapsed_s := workers.agree(clock() - started)) < budget_s:
-        progress = elapsed_s / budget_s
+    saved_at, smooth = clock(), None
+    while learner.num_steps < num_steps:
+        learner.reseed()
+        progress = learner.num_steps / num_steps
         loss = step_loss(progress)
         learner.descend(loss, progress)
-        learner.elapsed_s = elapsed_s
         value = float(loss.detach())
         smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
         if learner.num_steps % LOG_EVERY_STEPS == 0 and workers.rank() == 0:
             log.info(
-                "%s step %d, %.0f of %.0f s, loss %.4f",
+                "%s step %d of %d, loss %.4f",
                 checkpoint.stem,
                 learner.num_steps,
-                elapsed_s,
-                budget_s,
+                num_steps,
                 smooth,
             )
-        if elapsed_s - saved_at > save_every_s:
+        if clock() - saved_at > save_every_s:
             learner.save(checkpoint)
-            saved_at = elapsed_s
+            saved_at = clock()
     learner.save(checkpoint)

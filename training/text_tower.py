@@ -25,7 +25,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from training.captions import NOTHING_SAID, Said, write_caption
-from training.loop import Clock, Learner, linear, train
+from training.loop import Learner, linear, train
 from training.vocabulary import ATTRIBUTES, LANGUAGES
 from training.world import sample_scene
 
@@ -178,21 +178,18 @@ def new_text_learner(encoder: nn.Module, seed: int = 0) -> Learner:
         average=copy.deepcopy(encoder).requires_grad_(requires_grad=False),
         optimizers=[torch.optim.AdamW(encoder.parameters(), lr=PEAK_LEARNING_RATE)],
         schedule=linear(PEAK_LEARNING_RATE, warmup_steps=40, hold=0.0, end=0.02),
-        rng=random.Random(seed),
-        noise=torch.Generator().manual_seed(seed),
+        seed=f"text/{seed}",
         max_average_decay=0.95,
     )
 
 
-def train_text(
-    learner: Learner, tokenizer: Any, checkpoint: Path, *, budget_s: float, clock: Clock
-) -> None:
-    """Train until the budget is spent; resumes from ``checkpoint``."""
+def train_text(learner: Learner, tokenizer: Any, checkpoint: Path, *, num_steps: int) -> None:
+    """Make all steps; resumes from ``checkpoint``."""
 
     def step_loss(_progress: float) -> Tensor:
         return text_loss(learner.network, tokenizer, draw_samples(learner.rng))
 
-    train(learner, step_loss, checkpoint, budget_s=budget_s, clock=clock)
+    train(learner, step_loss, checkpoint, num_steps=num_steps)
 
 
 @torch.no_grad()

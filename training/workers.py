@@ -2,22 +2,29 @@
 
 On two shared cores this is measured to be 2.2 times as fast as one process with two OpenMP threads:
 the networks are small, so a barrier per kernel costs more than the kernel.
+
+How many there are is part of the recipe, since each draws its own samples: another number would
+train other weights.
 """
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 Work = Callable[..., None]
 """A module-level function: it is imported anew in each worker process."""
+
+NUM_WORKERS: Final = 2
+SEED: Final = 0
+"""Of the weights that a network begins with. Left to itself torch takes another in each process,
+and workers that begin apart stay apart: averaged gradients do not bring them together."""
 
 
 def rank() -> int:
@@ -44,25 +51,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def agree(value: float) -> float:
-    """Worker 0's value for everyone, so that all of them stop at the same step."""
-    if count() == 1:
-        return value
-    shared: Tensor = torch.tensor(value, dtype=torch.float64)
-    dist.broadcast(shared, src=0)
-    return float(shared)
-
-
 def prepare_process(num_threads: int = 1) -> None:
     """Logging and torch for a process that trains or generates on few CPU cores."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.manual_seed(SEED)
     torch.set_num_threads(num_threads)
     torch.set_flush_denormal(True)
 
 
-def _member(number: int, work: Work, arguments: Sequence[Any], size: int, meeting: str) -> None:
+def _member(number: int, work: Work, arguments: Sequence[Any], meeting: str) -> None:
     prepare_process()
-    dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=size)
+    dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=NUM_WORKERS)
     work(*arguments)
     dist.destroy_process_group()
 
@@ -73,13 +72,12 @@ def _loner(number: int, jobs: Sequence[tuple[Work, Sequence[Any]]]) -> None:
     work(*arguments)
 
 
-def run_together(work: Work, *arguments: Any, size: int | None = None) -> None:
-    """Run ``work`` in one process per core as a group that averages its gradients."""
-    size = size or os.cpu_count() or 1
+def run_together(work: Work, *arguments: Any) -> None:
+    """Run ``work`` in ``NUM_WORKERS`` processes as a group that averages its gradients."""
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        members = (work, arguments, size, meeting)
-        spawn(_member, members, nprocs=size)  # type: ignore[no-untyped-call]
+        members = (work, arguments, meeting)
+        spawn(_member, members, nprocs=NUM_WORKERS)  # type: ignore[no-untyped-call]
 
 
 def run_apart(*jobs: tuple[Work, Sequence[Any]]) -> None:

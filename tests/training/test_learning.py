@@ -101,16 +101,15 @@ def new_stage(name: str, tokenizer: Any) -> tuple[Learner, StepLoss]:
     return stages[name]()
 
 
-def run_steps(stage: tuple[Learner, StepLoss], checkpoint: Path, *, num_steps: int) -> Learner:
-    """Train with a clock that ticks a second per look: the budget of 8 s is eight steps."""
+def run_steps(
+    stage: tuple[Learner, StepLoss], checkpoint: Path, *, dies_before: int | None = None
+) -> Learner:
+    """Make a stage of eight steps that saves each third, and stops dead before a step."""
     learner, step_loss = stage
-    ticks = count()
-    if checkpoint.exists():
-        learner.load(checkpoint)
-    done = learner.num_steps
+    looks = count()
 
     def limited(progress: float) -> Tensor:
-        if learner.num_steps - done == num_steps:
+        if learner.num_steps == dies_before:
             raise KeyboardInterrupt
         return step_loss(progress)
 
@@ -119,9 +118,9 @@ def run_steps(stage: tuple[Learner, StepLoss], checkpoint: Path, *, num_steps: i
             learner,
             limited,
             checkpoint,
-            budget_s=8,
-            clock=lambda: float(next(ticks)),
-            save_every_s=0,
+            num_steps=8,
+            clock=lambda: float(next(looks)),
+            save_every_s=2,
         )
     return learner
 
@@ -154,10 +153,10 @@ def test_a_few_steps_lower_the_loss(name: str, tokenizer: Any) -> None:
 def test_a_resumed_run_equals_an_uninterrupted_one(
     name: str, tokenizer: Any, tmp_path: Path
 ) -> None:
-    whole = run_steps(new_stage(name, tokenizer), tmp_path / "whole.pt", num_steps=4)
-    run_steps(new_stage(name, tokenizer), tmp_path / "parts.pt", num_steps=2)
-    resumed = run_steps(new_stage(name, tokenizer), tmp_path / "parts.pt", num_steps=2)
-    assert whole.num_steps == resumed.num_steps == 4
+    whole = run_steps(new_stage(name, tokenizer), tmp_path / "whole.pt")
+    killed = run_steps(new_stage(name, tokenizer), tmp_path / "parts.pt", dies_before=5)
+    resumed = run_steps(new_stage(name, tokenizer), tmp_path / "parts.pt")
+    assert (killed.num_steps, whole.num_steps, resumed.num_steps) == (5, 8, 8)
     for kind in ("network", "average"):
         expected, actual = getattr(whole, kind), getattr(resumed, kind)
         pairs = zip(expected.parameters(), actual.parameters(), strict=True)
