@@ -69,6 +69,15 @@ def test_a_tenants_lora_is_listed_with_the_shared_ones_for_it_alone(
     assert [line["name"] for line in printed(capsys, "list")] == ["house"]
 
 
+def test_json_names_every_wrong_field(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(["admin", "lora", "add", "A", *pair, "--licence", "x", "--strength", "3", "--json"])
+        == 2
+    )
+    wrong = json.loads(capsys.readouterr().out)["error"]["errors"]
+    assert [one["pointer"] for one in wrong] == ["#/name", "#/strength"]
+
+
 def test_what_cannot_be_is_refused_in_words(
     pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

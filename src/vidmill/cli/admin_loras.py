@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,8 +54,9 @@ def lora_add(
         try:
             lora = loras.add(tenant_id, wanted, {"high": high, "low": low})
         except InvalidRequest as error:
+            wrong = [asdict(problem) for problem in error.problems]
             lines = [f"{problem.pointer[2:]}: {problem.message}" for problem in error.problems]
-            raise CommandError("\n".join(lines)) from error
+            raise CommandError("\n  ".join(["it was refused:", *lines]), errors=wrong) from error
         show(term, [_line(lora)])
 
 
@@ -99,8 +101,20 @@ def _register(tenant: str) -> "Iterator[tuple[Loras, int | None]]":
         tenant_id = app.db.read(lambda conn: tenant_named(conn, tenant)) if tenant else None
         try:
             yield loras_of(app), tenant_id
-        except (LoraConflict, LoraNotFound) as error:
+        except LoraConflict as error:
             raise CommandError(str(error)) from error
+        except LoraNotFound as error:
+            told = str(error).partition(";")[0]
+            raise CommandError(f"{told}; {_whose(tenant)}") from error
+
+
+def _whose(tenant: str) -> str:
+    """Return where one of that name may be, as this command line says it."""
+    if tenant:
+        return (
+            f"`vidmill admin lora list --tenant {tenant}` lists those of {tenant} and shared ones"
+        )
+    return "`vidmill admin lora list` lists those shared by all; for a tenant's own, add --tenant"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidmill.client import ClipRequest
+from vidmill.domain.lora import read_choice
 
 ROWS_MAX = 10_000
 """As many as one campaign may have (SPEC bulk)."""
@@ -203,6 +204,7 @@ COLUMNS: Mapping[str, Callable[[str], Any]] = {
     "prompt": str,
     "duration": _number,
     "resolution": str,
+    "aspect_ratio": str,
     "seed": _whole,
     "frame_rate": _whole,
     "negative_prompt": str,
@@ -211,6 +213,7 @@ COLUMNS: Mapping[str, Callable[[str], Any]] = {
     "camera": str,
     "language": str,
     "enable_physics": _yes_no,
+    "lora": read_choice,
     "priority": str,
     "client_reference": str,
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidmill.cli.options import Force, Json, OutFile, TaskId, terminal
-from vidmill.cli.output import Terminal, refuse_overwrite, reported
+from vidmill.cli.output import CommandError, Terminal, refuse_overwrite, reported
 
 if TYPE_CHECKING:
     from vidmill.client import ClipRequest, Task, Video, Vidmill
@@ -64,7 +64,7 @@ def generate(
             negative_prompt=negative_prompt,
             style=style,
             camera=camera,
-            lora=_lora(lora) if lora else None,
+            lora=None if lora is None else _lora(lora),
             enhance=enhance,
             cache=not no_cache,
         )
@@ -75,13 +75,12 @@ def generate(
 
 
 def _lora(text: str) -> dict[str, Any]:
-    name, _, strength = text.partition(":")
-    if not strength:
-        return {"name": name}
+    from vidmill.domain.lora import read_choice
+
     try:
-        return {"name": name, "strength": float(strength)}
-    except ValueError:
-        raise typer.BadParameter(f"{strength!r} is not a number", param_hint="--lora") from None
+        return read_choice(text)
+    except ValueError as error:
+        raise CommandError(f"--lora: {error}") from error
 
 
 def status(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:

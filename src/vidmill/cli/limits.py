@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vidmill.cli.campaign import Problem, Row
 from vidmill.client import Capabilities, ClipRequest
+from vidmill.domain.lora import judge_strength
 
 Check = Callable[[ClipRequest, Capabilities], str | None]
 """Returns what is wrong with one field, or None."""
@@ -62,6 +63,19 @@ def _resolution(clip: ClipRequest, capabilities: Capabilities) -> str | None:
     return _not_offered(clip.resolution, [size.name for size in capabilities.resolutions])
 
 
+def _aspect_ratio(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    offered = capabilities.aspect_ratios  # servers of old do not tell
+    return _not_offered(clip.aspect_ratio, offered) if offered else None
+
+
+def _lora(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+    if clip.lora is None:
+        return None
+    if wrong := [problem.message for problem in judge_strength(clip.lora.get("strength", 1.0))]:
+        return f"the strength {wrong[0]}"
+    return _not_offered(clip.lora["name"], [lora.name for lora in capabilities.loras])
+
+
 def _frame_rate(clip: ClipRequest, capabilities: Capabilities) -> str | None:
     return _not_offered(clip.frame_rate, capabilities.frame_rates)
 
@@ -73,7 +87,9 @@ def _priority(clip: ClipRequest, capabilities: Capabilities) -> str | None:
 def _not_offered(value: object, offered: Iterable[object]) -> str | None:
     if value is None or value in offered:
         return None
-    return f"{value!r} is not on offer; choose one of: {', '.join(map(str, offered))}"
+    choices = ", ".join(map(str, offered))
+    remedy = f"choose one of: {choices}" if choices else "there is none; leave it out"
+    return f"{value!r} is not on offer; {remedy}"
 
 
 CHECKS: Mapping[str, Check] = {
@@ -81,7 +97,9 @@ CHECKS: Mapping[str, Check] = {
     "negative_prompt": _negative_prompt,
     "duration": _duration,
     "resolution": _resolution,
+    "aspect_ratio": _aspect_ratio,
     "frame_rate": _frame_rate,
     "seed": _seed,
+    "lora": _lora,
     "priority": _priority,
 }

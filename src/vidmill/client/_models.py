@@ -273,6 +273,20 @@ class ResolutionInfo(Wire):
     native_height: int
 
 
+class OfferedLora(Wire):
+    """A brand style that `lora` may name.
+
+    Attributes:
+        strength: Where a request names none.
+        trigger_words: Added to prompts that lack them.
+    """
+
+    name: str
+    strength: float = 1.0
+    trigger_words: list[str] = []
+    licence: str = ""
+
+
 class DurationRange(Wire):
     """Seconds."""
 
@@ -301,6 +315,8 @@ class Capabilities(Wire):
     languages: list[str] = []
     styles: list[str] = []
     cameras: list[str] = []
+    aspect_ratios: dict[str, list[str]] = {}
+    loras: list[OfferedLora] = []
     enhance: bool = False
     priorities: list[str] = []
     limits: Limits

@@ -4,6 +4,8 @@ A LoRA adds `strength * alpha / rank * up @ down` to linear layers of a network.
 a style is a pair: `high` for the expert of high noise, `low` for the other.
 """
 
+import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -90,7 +92,7 @@ class Lora:
     @property
     def version(self) -> str:
         """A short name of these very files: another upload has another one."""
-        return self.use(self.strength).key[:8]
+        return hashlib.sha256(f"{self.high.sha256}{self.low.sha256}".encode()).hexdigest()[:8]
 
     def use(self, strength: float | None) -> LoraUse:
         """Return what a spec says of it."""
@@ -103,6 +105,26 @@ class Lora:
 def blob_key(sha256: str) -> str:
     """Return where the blob store keeps the file of that hash."""
     return f"loras/{sha256}/lora.safetensors"
+
+
+def read_choice(text: str) -> dict[str, Any]:
+    """Return what `acme` or `acme:0.8` asks for, as the field `lora` of a request.
+
+    Raises:
+        ValueError: It names no LoRA, or its strength is no number.
+    """
+    name, colon, strength = (part.strip() for part in text.partition(":"))
+    if not name:
+        raise ValueError(f"{text[:40]!r} names no LoRA; write acme or acme:0.8")
+    if not colon:
+        return {"name": name}
+    try:
+        value = float(strength)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{strength[:40]!r} is not a number; write {name[:64]} or {name[:64]}:0.8")
+    return {"name": name, "strength": value}
 
 
 def judge_name(name: str) -> Iterator[FieldProblem]:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -126,19 +126,21 @@ def judge_pair(
 ) -> tuple[Pair, list[FieldProblem]]:
     """Return what *files* are, and everything that keeps them from being a pair for the experts.
 
-    The first counts only if the second is empty.
+    The first counts only if the second is empty and both files are there.
     """
     found: dict[Side, _File] = {}
     problems: list[FieldProblem] = []
-    for side in SIDES:
+    for side in files:
         found[side] = file = _File.read(files[side])
         told = file.problems(expert_linears(configs[side]), rank_max=rank_max)
         problems += [_problem(side, code, message) for code, message in told]
+    if problems or len(found) < len(SIDES):
+        return Pair(rank=0, targets=0), problems
     high, low = found["high"], found["low"]
-    if not problems and high.rank != low.rank:
+    if high.rank != low.rank:
         message = f"its rank is {low.rank}, that of `high` {high.rank}; upload two files of one run"
         problems.append(_problem("low", "not_a_pair", message))
-    elif not problems and high.modules != low.modules:
+    elif high.modules != low.modules:
         odd = min(high.modules ^ low.modules)
         message = f"only one of the two files changes {odd}; upload two files of one run"
         problems.append(_problem("low", "not_a_pair", message))
@@ -194,14 +196,7 @@ class _File:
 
     def _wrong_names(self, linears: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, str]]:
         if self.strangers:
-            yield (
-                "unknown_tensor",
-                (
-                    f"{self.strangers[0][:100]!r} ({len(self.strangers)} such) is no part of a LoRA"
-                    " that can be used; only lora_A/lora_B, lora_down/lora_up and alpha of"
-                    " attention and feed-forward layers are"
-                ),
-            )
+            yield "unknown_tensor", _strange(self.strangers)
         if self.twice:
             yield "duplicate_tensor", f"{self.twice[0][:100]!r} names a layer a second time"
         if strange := sorted(self.modules - linears.keys()):
@@ -252,6 +247,26 @@ class _File:
                 )
                 return
 
+
+def _strange(names: Sequence[str]) -> str:
+    """Return what is wrong with tensors that cannot be used, and whose they are if we know."""
+    kind = next((kind for mark, kind in _VARIANTS.items() if mark in names[0]), None)
+    is_what = f"is of {kind}, which is not supported" if kind else "is no part of a LoRA"
+    return (
+        f"{names[0][:100]!r} ({len(names)} such) {is_what}; save it as a plain LoRA of attention"
+        " and feed-forward layers: lora_A/lora_B or lora_down/lora_up, and alpha"
+    )
+
+
+_VARIANTS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "lora_mid": "LoCon",
+    ".diff": "a change of whole weights, norms or biases",
+}
+"""How other kinds of adapters name what plain LoRAs do not have."""
 
 _ATTENTIONS = {"attn1": "self_attn", "attn2": "cross_attn"}
 _PARTS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o"}

@@ -58,6 +58,8 @@ def read_header(path: Path, *, max_bytes: int = _HEADER_MAX_BYTES) -> Header:
     size_bytes = path.stat().st_size
     with path.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if header_bytes > max_bytes and _looks_pickled(path):
+            raise ValueError("is a pickle (.pt, .bin or .ckpt), not safetensors")
         if _LENGTH_BYTES + header_bytes > size_bytes or header_bytes > max_bytes:
             raise ValueError(f"is cut short or not safetensors ({size_bytes} bytes)")
         header = stream.read(header_bytes)
@@ -72,6 +74,12 @@ def read_header(path: Path, *, max_bytes: int = _HEADER_MAX_BYTES) -> Header:
     if (promised := _LENGTH_BYTES + header_bytes + data_bytes) != size_bytes:
         raise ValueError(f"has {size_bytes} bytes where its header promises {promised}")
     return Header(tensors, metadata, _LENGTH_BYTES + header_bytes)
+
+
+def _looks_pickled(path: Path) -> bool:
+    """Whether the file begins as those of `torch.save` do, of today (ZIP) or before."""
+    with path.open("rb") as stream:
+        return stream.read(4).startswith((b"PK\x03\x04", *(b"\x80%c" % n for n in range(2, 6))))
 
 
 def _parse(header: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,6 +16,7 @@ from typing import Any
 from charset_normalizer import from_bytes
 
 from vidmill.domain.errors import FieldProblem, InvalidRequest
+from vidmill.domain.lora import read_choice
 
 CUSTOM_ID = "custom_id"
 METADATA_PREFIX = "metadata."
@@ -288,7 +289,7 @@ COLUMNS: Mapping[str, Callable[[str], Any]] = {
     "camera": str,
     "language": str,
     "enable_physics": _yes_no,
-    "lora": lambda cell: {"name": cell},
+    "lora": read_choice,
     "seed": _whole,
     "priority": str,
     "cache": _yes_no,

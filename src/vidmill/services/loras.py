@@ -206,12 +206,8 @@ class Loras:
             except ValueError as error:
                 message = f"the file {error}; upload a safetensors file"
                 wrong.append(FieldProblem(pointer=f"#/{side}", code="malformed", message=message))
-        if len(facts) == len(SIDES):
-            pair, problems = judge_pair(
-                facts, self._profile.expert_configs, rank_max=self._rank_max
-            )
-            wrong += problems
-        if wrong:
+        pair, problems = judge_pair(facts, self._profile.expert_configs, rank_max=self._rank_max)
+        if wrong := [*wrong, *problems]:
             raise InvalidRequest(wrong)
         return facts, pair
 

@@ -23,6 +23,8 @@ CAPABILITIES = Capabilities.model_validate(
         "frame_rates": [16, 24],
         "default_frame_rate": 24,
         "priorities": ["normal", "low"],
+        "aspect_ratios": {"16:9": ["832x480"], "9:16": ["480x832"]},
+        "loras": [{"name": "acme"}],
         "limits": {
             "prompt_max_chars": 200,
             "negative_prompt_max_chars": 500,
@@ -50,6 +52,28 @@ def test_row_becomes_a_request_and_blank_cells_mean_the_default() -> None:
         enable_physics=True,
     )
     assert found.rows[1].clip == ClipRequest(prompt="b")
+
+
+def test_a_row_names_its_brand_style_with_or_without_strength() -> None:
+    found = parse_campaign("prompt,lora,aspect_ratio\na,acme,9:16\nb,acme:0.8,\nc,,\n")
+    loras = [row.clip.lora for row in found.rows]
+    assert loras == [{"name": "acme"}, {"name": "acme", "strength": 0.8}, None]
+    assert found.rows[0].clip.aspect_ratio == "9:16"
+    assert check_limits(found.rows, CAPABILITIES) == []
+
+
+def test_a_brand_style_that_is_not_on_offer_is_told_before_anything_is_sent() -> None:
+    found = parse_campaign("prompt,lora,aspect_ratio\na,acne,2:1\nb,acme:3,\n")
+    assert [str(problem) for problem in check_limits(found.rows, CAPABILITIES)] == [
+        "line 2, aspect_ratio: '2:1' is not on offer; choose one of: 16:9, 9:16",
+        "line 2, lora: 'acne' is not on offer; choose one of: acme",
+        "line 3, lora: the strength 3 is out of range; take more than 0, at most 2",
+    ]
+    (wrong,) = parse_campaign("prompt,lora\na,acme:strong\n").problems
+    assert str(wrong) == "line 2, lora: 'strong' is not a number; write acme or acme:0.8"
+    none = CAPABILITIES.model_copy(update={"loras": []})
+    (told,) = check_limits(parse_campaign("prompt,lora\na,acme\n").rows, none)
+    assert told.message == "'acme' is not on offer; there is none; leave it out"
 
 
 def test_every_mistake_is_told_at_once_with_its_line_and_column() -> None:

@@ -1,6 +1,7 @@
 """Which files are a LoRA of this model, and what each refusal says."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,10 +13,13 @@ from tests.loras import NAMES, TINY_RANDOM, lora_tensors
 from vidmill.domain.clip import ClipSpec
 from vidmill.domain.errors import FieldProblem
 from vidmill.domain.lora import (
+    Lora,
+    LoraFile,
     LoraUse,
     judge_name,
     judge_strength,
     judge_trigger_words,
+    read_choice,
 )
 from vidmill.domain.lora_files import (
     FileFacts,
@@ -30,6 +34,24 @@ from vidmill.domain.lora_files import (
 BOTH: Mapping[str, Mapping[str, Any]] = {"high": TINY_RANDOM, "low": TINY_RANDOM}
 Q = "transformer.blocks.0.attn1.to_q.lora_A.weight"
 USE = LoraUse(name="acme", high="a" * 64, low="b" * 64, strength=0.8)
+
+
+def make_lora(*, high: str, low: str) -> Lora:
+    return Lora(
+        id=1,
+        name="acme",
+        tenant_id=None,
+        high=LoraFile(sha256=high, size_bytes=1),
+        low=LoraFile(sha256=low, size_bytes=1),
+        licence="own work",
+        trigger_words=(),
+        strength=1.0,
+        rank=4,
+        targets=20,
+        architecture="wan-2x32x64",
+        is_enabled=True,
+        created_at=0.0,
+    )
 
 
 def facts(seed: int = 1, **changes: Any) -> FileFacts:
@@ -102,6 +124,16 @@ DAMAGES: Mapping[str, tuple[Callable[[FileFacts], FileFacts], str, str]] = {
         "unknown_tensor",
         r"'vae.decoder.weight' \(1 such\) is no part",
     ),
+    "weights of DoRA": (
+        lambda f: with_shape(f, Q.replace("lora_A.weight", "dora_scale"), 32, 1),
+        "unknown_tensor",
+        r"dora_scale' \(1 such\) is of DoRA, which is not supported; save it as a plain LoRA",
+    ),
+    "changes of whole weights": (
+        lambda f: with_shape(f, "diffusion_model.blocks.0.norm3.diff_b", 32),
+        "unknown_tensor",
+        "is of a change of whole weights, norms or biases, which is not supported",
+    ),
     "a layer twice": (
         lambda f: with_shape(f, "diffusion_model.blocks.0.self_attn.q.lora_A.weight", 4, 32),
         "duplicate_tensor",
@@ -156,6 +188,37 @@ def test_a_file_that_would_fail_on_a_gpu_is_refused_with_the_reason(damage: str)
 def test_both_files_are_judged_at_once() -> None:
     pointers = {p.pointer for p in judged(without(facts(), Q), with_shape(facts(), Q, 4, 48))}
     assert pointers == {"#/high", "#/low"}
+
+
+def test_one_file_is_judged_though_the_other_cannot_be_read() -> None:
+    _, (problem,) = judge_pair({"low": with_shape(facts(), Q, 4, 48)}, BOTH)
+    assert (problem.pointer, problem.code) == ("#/low", "wrong_shape")
+    assert judge_pair({"low": facts()}, BOTH)[1] == []
+
+
+def test_pairs_that_differ_in_one_file_have_versions_of_their_own() -> None:
+    pairs = itertools.product("ab", "ab")
+    versions = {make_lora(high=high * 64, low=low * 64).version for high, low in pairs}
+    assert len(versions) == 4
+    assert {len(version) for version in versions} == {8}
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("acme", {"name": "acme"}),
+        ("acme:0.8", {"name": "acme", "strength": 0.8}),
+        (" acme : 1 ", {"name": "acme", "strength": 1.0}),
+    ],
+)
+def test_a_choice_is_a_name_with_or_without_a_strength(text: str, choice: dict[str, Any]) -> None:
+    assert read_choice(text) == choice
+
+
+@pytest.mark.parametrize("text", ["", " ", ":0.8", "acme:", "acme:strong", "acme:nan", "a:1:2"])
+def test_a_choice_that_is_none_is_refused_with_one_that_is(text: str) -> None:
+    with pytest.raises(ValueError, match=r"; write a(cme)? or a(cme)?:0.8$"):
+        read_choice(text)
 
 
 def test_a_rank_above_the_limit_is_refused() -> None:

@@ -57,6 +57,14 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("begins", [b"PK\x03\x04", b"\x80\x02\x8a\x0a", b"\x80\x04\x95\x12"])
+def test_a_pickle_is_called_one(begins: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "lora.pt"
+    path.write_bytes(begins + bytes(range(64)))
+    with pytest.raises(ValueError, match=r"^is a pickle \(.pt, .bin or .ckpt\), not safetensors$"):
+        read_facts(path)
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_what_is_no_such_file_is_refused_not_read(what: str, tmp_path: Path) -> None:
     file = written(tmp_path / "a.safetensors", HOSTILE[what], b"1234")
