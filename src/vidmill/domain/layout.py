@@ -3,7 +3,7 @@
 `resident`  every part on the device for good.
 `parked`    the text encoder waits in host memory and is on the device only to encode.
 `fp8`       the same, the experts' blocks are stored as 8-bit floats (and computed in `dtype`), and
-            the high-noise expert, idle by then, steps aside for the decode.
+            the high-noise expert waits in host memory too and is on the device only to denoise.
 `offload`   everything waits in host memory; blocks come to the device one ahead of their turn.
 
 Working sets were counted, not guessed: the code of diffusers 0.42 was run at true size on tensors
@@ -12,6 +12,7 @@ without memory and the bytes alive at once were added up (one expert's block and
 reproduce all of it within 1 %.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -161,6 +162,11 @@ class MemoryPlan:
         fitting = (need for need in self.needs if need.peak_bytes <= self.usable_bytes)
         return next(fitting, None)
 
+    @property
+    def smallest_device_bytes(self) -> int:
+        """Of the smallest device that one of the layouts fits."""
+        return math.ceil(min(need.peak_bytes for need in self.needs) / (1 - MARGIN_SHARE))
+
 
 def plan_memory(
     anatomy: Anatomy,
@@ -218,8 +224,8 @@ def _parked(anatomy: Anatomy, work: Work) -> Need:
 
 def _fp8(anatomy: Anatomy, work: Work) -> Need:
     high, low = (anatomy.expert_bytes(name, is_fp8=True) for name in _EXPERTS)
-    resting = {"experts": high + low, "text_encoder": 0, "vae": anatomy.vae_bytes}
-    coming = {Phase.ENCODING_TEXT: anatomy.text_bytes, Phase.DECODING: -high}
+    resting = {"experts": low, "text_encoder": 0, "vae": anatomy.vae_bytes}
+    coming = {Phase.ENCODING_TEXT: anatomy.text_bytes, Phase.DENOISING: high}
     peaks = _peaks(resting, work, coming)
     host = anatomy.text_bytes + high
     return Need(layout=Layout.FP8, resting=resting, peaks=peaks, host_bytes=host)
@@ -236,7 +242,7 @@ def _offload(anatomy: Anatomy, work: Work) -> Need:
 
 
 def _peaks(resting: Mapping[str, int], work: Work, coming: Work) -> dict[Phase, int]:
-    """Return the peaks where *coming* bytes come to the device for a phase, or leave it."""
+    """Return the peaks where *coming* bytes come to the device for a phase."""
     at_rest = sum(resting.values())
     return {phase: at_rest + more + coming.get(phase, 0) for phase, more in work.items()}
 

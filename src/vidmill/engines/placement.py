@@ -153,6 +153,7 @@ class Placement:
 
     def settle_down(self) -> None:
         """Undo what a clip that ended early left half done."""
+        self.before_decoding()  # or the next text would be encoded beside an idle expert
         if self.layout is Layout.OFFLOAD:
             for group in _groups(self._pipe):
                 group.offload_()

@@ -11,7 +11,8 @@ from torch import nn
 from tests.builders import make_spec
 from tests.tiny_random import PROFILE_FILE
 from tests.watches import RecordingWatch
-from vidmill.domain.errors import EngineOutOfMemory, ModelInvalid
+from vidmill.domain.errors import EngineOutOfMemory, JobCancelled, ModelInvalid
+from vidmill.domain.job import Phase
 from vidmill.domain.ports import Picture
 from vidmill.domain.profile import Layout, ModelProfile
 from vidmill.engines.placement import (
@@ -137,6 +138,26 @@ def test_pictures_are_shown_where_the_layout_has_room_for_them(sound_folder: Pat
         )
         engine.close()
     assert shown == {"resident": [2, 4, 6], "parked": [2, 4, 6], "fp8": [], "offload": []}
+
+
+def test_in_fp8_no_text_is_encoded_beside_the_idle_expert(sound_folder: Path) -> None:
+    engine = WanEngine(tiny(sound_folder), str(sound_folder), device="cpu", layout="fp8")
+    engine.load()
+    high, seen = engine._model.placement._high, []
+    assert high is not None
+    text_encoder = engine._model.pipe.text_encoder
+    text_encoder.register_forward_pre_hook(lambda *_: seen.append(high.is_here))
+
+    def draw(prompt: str, watch: RecordingWatch) -> None:
+        spec = make_spec(profile="tiny-random", num_frames=1, steps=4, prompt=prompt)
+        engine.generate(spec, allocate=lambda shape: np.zeros(shape, np.uint8), watch=watch)
+
+    with pytest.raises(JobCancelled):
+        draw("cancelled", RecordingWatch(cancel_in=Phase.DENOISING, cancel_at_report=2))
+    draw("after it", RecordingWatch())
+    engine.close()
+    assert len(seen) >= 2
+    assert not any(seen)
 
 
 def _note(steps: list[int], step: int, _picture: Picture) -> None:
