@@ -14,6 +14,7 @@ from vidmill.cli.running import settings_of, starting
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
+    from rich.table import Table
 
     from vidmill.store.session import Connection, Database, UnitOfWork
 
@@ -56,7 +57,10 @@ def show_written(
 
 
 def show(term: Terminal, lines: Sequence[dict[str, Any]]) -> None:
-    """Print *lines* as a table, or as JSON, where values keep their types."""
+    """Print *lines* as a table, one below the other where that is too wide, or as JSON.
+
+    In JSON values keep their types.
+    """
     if term.is_json:
         term.document(list(lines))
         return
@@ -69,10 +73,26 @@ def show(term: Terminal, lines: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for name, value in lines[0].items():
         side: JustifyMethod = "right" if isinstance(value, int | float) else "left"
-        table.add_column(name.replace("_", " "), justify=side, overflow="fold")
+        table.add_column(name.replace("_", " "), justify=side)
     for line in lines:
         table.add_row(*(escape(_cell(value)) for value in line.values()))
-    term.out.print(table)
+    if term.out.measure(table).maximum <= term.out.width:
+        term.out.print(table)
+        return
+    for line in lines:
+        term.out.print(_record(line))
+
+
+def _record(line: dict[str, Any]) -> "Table":
+    """Return *line* as a list of names and values, for where it is too wide to be a row."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    record = Table("", "", box=None, show_header=False, pad_edge=False)
+    for name, value in line.items():
+        record.add_row(f"[dim]{name.replace('_', ' ')}[/dim]", escape(_cell(value)))
+    record.add_row()
+    return record
 
 
 def _cell(value: object) -> str:

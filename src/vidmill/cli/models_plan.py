@@ -1,5 +1,6 @@
 """`vidmill models plan`: which layout of a model fits a GPU, and why."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 _GB = 1e9
 _LEGEND = (
-    "experts, text, VAE: GB that rest on each GPU; encoding, denoising, decoding: on it at most;"
-    " host: weights that wait in host memory"
+    "GB. experts, text, VAE: rest on each GPU; encode, denoise, decode: on it at most; host:"
+    " weights that wait in host memory; spare: of what is usable"
 )
 
 
@@ -118,11 +119,12 @@ def _document(profile: "ModelProfile", made: "MemoryPlan") -> dict[str, Any]:
         "size": str(made.size),
         "num_frames": made.num_frames,
         "layout": made.chosen.layout if made.chosen else None,
+        "smallest_device_bytes": made.smallest_device_bytes,
         "layouts": [
             {
                 "layout": need.layout,
                 "fits": need.peak_bytes <= made.usable_bytes,
-                "spare_bytes": made.usable_bytes - need.peak_bytes,
+                "spare_bytes": _spare(need, made),
                 "resting_bytes": dict(need.resting),
                 "peak_bytes": dict(need.peaks),
                 "host_bytes": need.host_bytes,
@@ -136,27 +138,38 @@ def _print(term: Terminal, profile: "ModelProfile", made: "MemoryPlan") -> None:
     from rich.table import Table
 
     found = f"[green]{made.chosen.layout}[/green]" if made.chosen else "[red]none fits[/red]"
-    each = f"{made.gpus} GPUs" if made.gpus > 1 else "one GPU"
+    each = f"{made.gpus} GPUs of" if made.gpus > 1 else "one GPU of"
     term.out.print(
-        f"[bold]{profile.name}[/bold], {made.size} x {made.num_frames} frames on {each} of"
-        f" {_gb(made.device_bytes)} GB ({_gb(made.usable_bytes)} usable): {found}"
+        f"[bold]{profile.name}[/bold]: {found} on {each} {made.device_bytes / _GB:g} GB"
+        f" ({_gb(made.usable_bytes)} usable), {made.size} x {made.num_frames} frames"
     )
     table = Table("layout", box=None, pad_edge=False)
-    for column in ("experts", "text", "VAE", "encoding", "denoising", "decoding", "host"):
-        table.add_column(column, justify="right")
-    table.add_column("GB", no_wrap=True)
+    for column in _NUMBERS:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for need in made.needs:
         cells = (*need.resting.values(), *need.peaks.values(), need.host_bytes)
-        style = "bold" if need is made.chosen else None
-        table.add_row(need.layout, *map(_gb, cells), _verdict(need, made), style=style)
+        is_chosen = need is made.chosen
+        verdict = "[green]chosen[/green]" if is_chosen else _verdict(need, made)
+        spare = f"{_spare(need, made) / _GB:.1f}"
+        style = "bold" if is_chosen else None
+        table.add_row(need.layout, *map(_gb, cells), spare, verdict, style=style)
     term.out.print(table)
+    if made.chosen is None:
+        gb = math.ceil(made.smallest_device_bytes / _GB * 10) / 10  # rounded down it would not fit
+        term.out.print(f"the smallest GPU that will do has {gb:.1f} GB")
+    term.out.print()
+
+
+_NUMBERS = ("experts", "text", "VAE", "encode", "denoise", "decode", "host", "spare")
 
 
 def _verdict(need: "Need", made: "MemoryPlan") -> str:
-    spare = made.usable_bytes - need.peak_bytes
-    if spare >= 0:
-        return f"[green]fits, {_gb(spare)} left[/green]"
-    return f"[red]{_gb(-spare)} too much[/red]"
+    return "fits" if _spare(need, made) >= 0 else "[red]too large[/red]"
+
+
+def _spare(need: "Need", made: "MemoryPlan") -> int:
+    return made.usable_bytes - need.peak_bytes
 
 
 def _gb(size_bytes: int) -> str:

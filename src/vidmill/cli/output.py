@@ -49,6 +49,10 @@ EXITS: Mapping[str, Exit] = {
 """Exit code by the nearest class of the SDK's error tree; by name, so that nothing is imported."""
 
 
+PIPED_COLUMNS = 10_000
+"""Of a table that goes to a file or a program: nothing in it is cut or folded."""
+
+
 class CommandError(Exception):
     """A command cannot go on; *message* says why and what to do."""
 
@@ -70,7 +74,9 @@ class Terminal:
     def out(self) -> "Console":
         from rich.console import Console
 
-        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        if sys.stdout.isatty():
+            return Console(highlight=False)
+        return Console(highlight=False, soft_wrap=True, width=PIPED_COLUMNS)
 
     @cached_property
     def err(self) -> "Console":
