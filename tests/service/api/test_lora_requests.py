@@ -204,6 +204,7 @@ def test_bad_files_are_refused_with_every_reason_before_anything_is_kept(
     assert answer.status_code == 422
     said = {(e["pointer"], e["code"]) for e in answer.json()["errors"]}
     assert said == {
+        ("#/high", "wrong_shape"),
         ("#/low", "malformed"),
         ("#/name", "not_a_name"),
         ("#/licence", "not_a_name"),
