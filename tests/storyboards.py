@@ -141,7 +141,8 @@ class FakeJoin:
 
 
 def joiner(bench: Bench, join: FakeJoin) -> Joiner:
-    return Joiner(db=bench.app.db, blobs=bench.app.blobs, join=join)
+    app = bench.app
+    return Joiner(db=app.db, blobs=app.blobs, join=join, tally=app.joins)
 
 
 def told(bench: Bench) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from vidmill.engines import ENGINES, RANKED_ENGINES
 from vidmill.engines.lora_file import read_facts
 from vidmill.profiles import load_profile, resolve_source
 from vidmill.queueing import open_bus, open_tickets
+from vidmill.services.joining import Tally
 from vidmill.services.loras import Loras
 from vidmill.settings import Settings
 from vidmill.storage import open_blobs
@@ -38,6 +39,7 @@ class App:
         signing_secret: HMAC key of file links and cursors.
         clock: Unix seconds; for links and caches. Leases go by the database's own clock.
         webhook_outcomes: Attempts at deliveries that this process made, by what came of them.
+        joins: The same of storyboards.
     """
 
     settings: Settings
@@ -49,6 +51,7 @@ class App:
     signing_secret: bytes
     clock: Callable[[], float] = time.time
     webhook_outcomes: Counter[str] = field(default_factory=Counter)
+    joins: Tally = field(default_factory=Tally)
 
     def close(self) -> None:
         """Close in reverse order of opening."""

@@ -15,6 +15,7 @@ from vidmill.api.metrics import Samples
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
 from vidmill.domain.errors import PermissionDenied, ServiceUnavailable, Unauthorized
+from vidmill.services.joining import Outcome
 from vidmill.store import breakers, deliveries, gauges, workers
 from vidmill.store.breakers import Breaker
 from vidmill.store.session import Connection
@@ -84,7 +85,7 @@ class Health:
         raise PermissionDenied("set VIDMILL_METRICS_TOKEN to read the metrics from elsewhere")
 
     def _own(self) -> dict[str, Samples]:
-        load, following = self.desk.load, self.desk.following
+        load, following, joins = self.desk.load, self.desk.following, self.desk.app.joins
         return {
             "vidmill_http_requests_in_flight": {(): load.in_flight},
             "vidmill_http_requests_refused_total": {(): load.num_refused},
@@ -92,6 +93,10 @@ class Health:
             "vidmill_webhook_attempts_total": {
                 (outcome,): number
                 for outcome, number in self.desk.app.webhook_outcomes.copy().items()
+            },
+            "vidmill_storyboard_joins_total": {(o,): joins.attempts[o] for o in Outcome},
+            "vidmill_storyboard_join_seconds_total": {
+                (o,): joins.seconds.get(o, 0) for o in Outcome
             },
         }
 
@@ -111,6 +116,10 @@ class Health:
             "vidmill_queue_gpu_seconds": gpu_s,
             "vidmill_webhook_oldest_seconds": {
                 (): max(0.0, now - (deliveries.oldest_due(conn) or now))
+            },
+            "vidmill_storyboards": gauges.storyboards_by_state(conn),
+            "vidmill_storyboard_oldest_seconds": {
+                (): max(0.0, now - (gauges.joining_since(conn) or now))
             },
             "vidmill_workers": gauges.workers_by_state(conn, now=now),
             "vidmill_breaker_open": {

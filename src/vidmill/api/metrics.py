@@ -87,6 +87,27 @@ CATALOGUE = (
         (),
         "How long the webhook delivery that is due longest has been due; 0 if none is.",
     ),
+    Entry(
+        "counter",
+        "vidmill_storyboard_joins_total",
+        ("outcome",),
+        "Attempts to join the shots of a storyboard: `joined`, `failed` (tried again later),"
+        " `given_up`, `dropped` (cancelled, changed or handed on meanwhile).",
+    ),
+    Entry(
+        "counter",
+        "vidmill_storyboard_join_seconds_total",
+        ("outcome",),
+        "How long these attempts took.",
+    ),
+    Entry("gauge", "vidmill_storyboards", ("state",), "Storyboards under way."),
+    Entry(
+        "gauge",
+        "vidmill_storyboard_oldest_seconds",
+        (),
+        "Since when the storyboard that is not joined yet for longest has all its shots;"
+        " 0 if none waits.",
+    ),
     Entry("gauge", "vidmill_database_up", (), "1 if the database answered this scrape."),
     Entry("gauge", "vidmill_queue_depth", ("pool", "lane"), "Tasks that wait for a worker."),
     Entry(

@@ -5,8 +5,11 @@ own. The write that publishes the files names the revision and the attempt, so i
 """
 
 import threading
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
@@ -46,6 +49,27 @@ class Join(Protocol):
         ...
 
 
+class Outcome(StrEnum):
+    """What came of an attempt to join."""
+
+    JOINED = "joined"
+    FAILED = "failed"  # tried again later
+    GIVEN_UP = "given_up"
+    DROPPED = "dropped"  # nobody wants it any more, or another process goes on with it
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Attempts that this process made, and how long they took, by what came of them."""
+
+    attempts: Counter[Outcome] = field(default_factory=Counter)
+    seconds: defaultdict[Outcome, float] = field(default_factory=lambda: defaultdict(float))
+
+    def count(self, outcome: Outcome, seconds: float) -> None:
+        self.attempts[outcome] += 1
+        self.seconds[outcome] += seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Joiner:
     """Joins what waits. Each process has one, in a thread of its own."""
@@ -53,6 +77,7 @@ class Joiner:
     db: Database
     blobs: BlobStore
     join: Join
+    tally: Tally = field(default_factory=Tally)
     lease_s: float = LEASE_S
 
     def run(self, stop: threading.Event) -> None:
@@ -76,14 +101,18 @@ class Joiner:
             return False
         said = {"storyboard": board.public_id, "revision": board.revision, "attempt": board.attempt}
         log.info("joining", **said)
+        began = time.monotonic()
         try:
-            self._join(board, stop or threading.Event())
+            outcome = self._join(board, stop or threading.Event())
         except WorkError as error:
             log.warning("joining_failed", **said, code=error.code, error=str(error))
-            self._fail(board, error)
+            outcome = self._fail(board, error)
+        took_s = time.monotonic() - began
+        self.tally.count(outcome, took_s)
+        log.info("joining_ended", **said, outcome=outcome, took_s=round(took_s, 3))
         return True
 
-    def _join(self, board: Storyboard, stop: threading.Event) -> None:
+    def _join(self, board: Storyboard, stop: threading.Event) -> Outcome:
         shots = self.db.read(lambda conn: storyboards.shots(conn, board.id))
         prefix = f"{board.public_id}/{board.revision}"
         self.blobs.delete_prefix(prefix)  # what somebody left who died
@@ -98,12 +127,12 @@ class Joiner:
         except JobCancelled:
             self.blobs.delete_prefix(order["prefix"])
             self.db.write(partial(storyboards.give_back, taken=board))
-            return
+            return Outcome.DROPPED
         if not self.db.write(partial(storyboards.complete, taken=board, result=joined)):
             self.blobs.delete_prefix(order["prefix"])
-            return
+            return Outcome.DROPPED
         self._forget_earlier(board)
-        log.info("joined", storyboard=board.public_id, revision=board.revision)
+        return Outcome.JOINED
 
     def _forget_earlier(self, board: Storyboard) -> None:
         """Delete the files of earlier revisions; what cannot be deleted goes with the board."""
@@ -114,13 +143,14 @@ class Joiner:
             except StorageFailed as error:
                 log.warning("files_not_deleted", storyboard=board.public_id, error=str(error))
 
-    def _fail(self, board: Storyboard, error: WorkError) -> None:
+    def _fail(self, board: Storyboard, error: WorkError) -> Outcome:
         told: dict[str, Any] = {"taken": board, "code": error.code, "message": str(error)}
         if error.is_retryable and board.failures + 1 < TRIES_MAX:
             until = self.db.now() + RETRY_S * 2**board.failures
             self.db.write(partial(storyboards.put_off, **told, until=until))
-        else:
-            self.db.write(partial(storyboards.give_up, **told))
+            return Outcome.FAILED
+        self.db.write(partial(storyboards.give_up, **told))
+        return Outcome.GIVEN_UP
 
 
 def _order(board: Storyboard, shots: Sequence[Shot]) -> dict[str, Any]:

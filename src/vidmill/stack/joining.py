@@ -101,4 +101,5 @@ def _lines(pipe: int) -> Iterator[Mapping[str, Any]]:
 
 def new_joiner(app: App) -> Joiner:
     """Return who joins storyboards in this process."""
-    return Joiner(db=app.db, blobs=app.blobs, join=JoinProcess(settings=app.settings))
+    join = JoinProcess(settings=app.settings)
+    return Joiner(db=app.db, blobs=app.blobs, join=join, tally=app.joins)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from vidmill.domain.job import Lane
-from vidmill.store.models import flows, workers
+from vidmill.domain.storyboard import OPEN, BoardState
+from vidmill.store.models import flows, jobs, workers
+from vidmill.store.storyboard_tables import IS_OPEN, storyboard_shots, storyboards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +57,23 @@ def workers_by_state(conn: Connection, *, now: float) -> dict[tuple[str, ...], i
         .group_by(workers.c.pool, workers.c.state)
     )
     return {(pool, state): int(count) for pool, state, count in conn.execute(query)}
+
+
+def storyboards_by_state(conn: Connection) -> dict[tuple[str, ...], int]:
+    """Return how many storyboards are under way, by state."""
+    query = select(storyboards.c.state, func.count()).where(IS_OPEN).group_by(storyboards.c.state)
+    found: dict[tuple[str, ...], int] = {(state.value,): 0 for state in OPEN}
+    return found | {(state,): int(count) for state, count in conn.execute(query)}
+
+
+def joining_since(conn: Connection) -> float | None:
+    """Return when the storyboard that is not joined yet for longest had its last shot."""
+    last_shot = (
+        select(func.max(jobs.c.finished_at))
+        .join(storyboard_shots, storyboard_shots.c.job_id == jobs.c.id)
+        .where(storyboard_shots.c.storyboard_id == storyboards.c.id)
+        .scalar_subquery()
+    )
+    query = select(func.min(last_shot)).where(IS_OPEN, storyboards.c.state == BoardState.JOINING)
+    since = conn.execute(query).scalar()
+    return None if since is None else float(since)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -45,11 +46,10 @@ storyboards = Table(
 )
 
 Index("storyboards_list", storyboards.c.tenant_id, storyboards.c.id)
-Index(
-    "storyboards_open",
-    storyboards.c.id,
-    **where("state IN ('rendering', 'joining', 'cancelling')"),
-)
+_OPEN = "state IN ('rendering', 'joining', 'cancelling')"
+Index("storyboards_open", storyboards.c.id, **where(_OPEN))
+IS_OPEN = text(f"storyboards.{_OPEN}")
+"""As the index says it, word for word: SQLite uses a partial index for nothing else."""
 
 storyboard_shots = Table(
     "storyboard_shots",

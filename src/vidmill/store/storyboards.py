@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
 from vidmill.domain.errors import ShotMissing
 from vidmill.domain.job import Job
@@ -17,8 +17,8 @@ from vidmill.domain.webhook import EventType
 from vidmill.store import webhooks
 from vidmill.store.models import IS_SHOWN, JOB_COLUMNS, jobs
 from vidmill.store.rows import to_job
+from vidmill.store.storyboard_tables import IS_OPEN, storyboards
 from vidmill.store.storyboard_tables import storyboard_shots as shot_rows
-from vidmill.store.storyboard_tables import storyboards
 from vidmill.store.unit import UnitOfWork
 
 
@@ -92,9 +92,6 @@ class Shot:
     task_id: str
     job: Job | None
 
-
-_IS_OPEN = text("storyboards.state IN ('rendering', 'joining', 'cancelling')")
-"""As the index says it, word for word: SQLite uses a partial index for nothing else."""
 
 _ACTIVE = and_(shot_rows.c.storyboard_id == storyboards.c.id, shot_rows.c.state == ShotState.ACTIVE)
 
@@ -176,7 +173,7 @@ def rendered(conn: Connection) -> list[int]:
     """Return ids of those whose shots were under way, and are not any more."""
     states = [BoardState.RENDERING, BoardState.CANCELLING]
     query = select(storyboards.c.id).where(
-        _IS_OPEN, storyboards.c.state.in_(states), ~exists().where(_ACTIVE)
+        IS_OPEN, storyboards.c.state.in_(states), ~exists().where(_ACTIVE)
     )
     return [row.id for row in conn.execute(query.order_by(storyboards.c.id))]
 
@@ -188,7 +185,7 @@ def to_stop(conn: Connection, board_id: int | None = None) -> list[Job]:
         .join(shot_rows, shot_rows.c.job_id == jobs.c.id)
         .join(storyboards, storyboards.c.id == shot_rows.c.storyboard_id)
         .where(
-            _IS_OPEN,
+            IS_OPEN,
             storyboards.c.state == BoardState.CANCELLING,
             shot_rows.c.state == ShotState.ACTIVE,
             jobs.c.is_cancel_requested.is_(False),
@@ -202,7 +199,7 @@ def to_stop(conn: Connection, board_id: int | None = None) -> list[Job]:
 
 def move_on(uow: UnitOfWork, board_id: int) -> None:
     """Let a storyboard follow its shots, once none of them is under way."""
-    query = select(storyboards).where(storyboards.c.id == board_id, _IS_OPEN).with_for_update()
+    query = select(storyboards).where(storyboards.c.id == board_id, IS_OPEN).with_for_update()
     row = uow.conn.execute(query).first()
     if row is None or row.state == BoardState.JOINING:
         return
@@ -227,7 +224,7 @@ def take(uow: UnitOfWork, *, lease_s: float) -> Storyboard | None:
     is_due = or_(storyboards.c.lease_until.is_(None), storyboards.c.lease_until <= uow.now)
     due = (
         select(storyboards.c.id)
-        .where(_IS_OPEN, storyboards.c.state == BoardState.JOINING, is_due)
+        .where(IS_OPEN, storyboards.c.state == BoardState.JOINING, is_due)
         .order_by(storyboards.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -248,7 +245,7 @@ def has_waiting(conn: Connection, *, now: float) -> bool:
     """Whether `take` would find one."""
     is_due = or_(storyboards.c.lease_until.is_(None), storyboards.c.lease_until <= now)
     query = select(storyboards.c.id).where(
-        _IS_OPEN, storyboards.c.state == BoardState.JOINING, is_due
+        IS_OPEN, storyboards.c.state == BoardState.JOINING, is_due
     )
     return conn.execute(query.limit(1)).first() is not None
 

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from tests.desks import Bench, make_bench
+from tests.storyboards import FakeJoin, joiner, make, ready
+from vidmill.api.desk import Desk
 from vidmill.api.metrics import CATALOGUE, may_read
 from vidmill.reference import metrics_page
 from vidmill.store import breakers
@@ -77,6 +79,28 @@ def test_requests_and_submits_are_counted_by_route(open_bench: Bench) -> None:
     assert of(found, "vidmill_tasks_submitted_total", "standard", "following") == 1
     assert of(found, "vidmill_http_request_seconds_count", "/v1/t2v/generate") == 2
     assert of(found, "vidmill_http_requests_in_flight") == 1  # this very scrape
+
+
+def test_storyboards_are_counted_by_state_and_joins_by_what_came_of_them(open_bench: Bench) -> None:
+    bench, boards = open_bench, Desk.of(open_bench.app).storyboards
+    ready(bench, boards)
+    make(boards)
+    bench.clock.advance(7)
+
+    found = scrape(bench)
+    assert of(found, "vidmill_storyboards", "joining") == 1
+    assert of(found, "vidmill_storyboards", "rendering") == 1
+    assert of(found, "vidmill_storyboards", "cancelling") == 0
+    assert of(found, "vidmill_storyboard_oldest_seconds") == pytest.approx(7, abs=1)
+    assert of(found, "vidmill_storyboard_joins_total", "joined") == 0
+
+    joiner(bench, FakeJoin(bench)).step()
+
+    found = scrape(bench)
+    assert of(found, "vidmill_storyboards", "joining") == 0
+    assert of(found, "vidmill_storyboard_oldest_seconds") == 0
+    assert of(found, "vidmill_storyboard_joins_total", "joined") == 1
+    assert of(found, "vidmill_storyboard_join_seconds_total", "joined") > 0
 
 
 def test_an_open_breaker_is_seen_here_and_in_the_readiness(open_bench: Bench) -> None:

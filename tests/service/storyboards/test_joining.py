@@ -29,7 +29,7 @@ from tests.waiting import wait_until
 from vidmill.domain.errors import BadOutput, StorageFailed
 from vidmill.domain.storyboard import BoardState
 from vidmill.finishing.checksums import checksums
-from vidmill.services.joining import LEASE_S, RETRY_S
+from vidmill.services.joining import LEASE_S, RETRY_S, Outcome
 from vidmill.services.storyboards import Storyboards
 from vidmill.stack.joining import new_joiner
 from vidmill.store import storyboards
@@ -51,6 +51,7 @@ def test_joining_that_fails_is_tried_again_later_and_then_given_up(
     board = boards.get(board_id, CALLER).board
     assert (board.state, board.error_code) == (BoardState.FAILED, "storage_failed")
     assert len(join.orders) == 3
+    assert bench.app.joins.attempts == {Outcome.FAILED: 2, Outcome.GIVEN_UP: 1}
 
 
 def test_a_joiner_that_stops_hands_on_what_it_was_at(bench: Bench, boards: Storyboards) -> None:
@@ -62,6 +63,7 @@ def test_a_joiner_that_stops_hands_on_what_it_was_at(bench: Bench, boards: Story
     joiner(bench, FakeJoin(bench)).step()
 
     assert boards.get(board_id, CALLER).board.state is BoardState.COMPLETED
+    assert bench.app.joins.attempts == {Outcome.DROPPED: 1, Outcome.JOINED: 1}
 
 
 def test_of_many_joiners_one_takes_a_storyboard(bench: Bench, boards: Storyboards) -> None:

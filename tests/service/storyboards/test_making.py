@@ -8,13 +8,24 @@ import pytest
 
 from tests.callers import make_caller
 from tests.desks import Bench, make_bench
-from tests.storyboards import CALLER, FakeJoin, fail, joiner, make, shot, states, succeed, told
+from tests.storyboards import (
+    CALLER,
+    FakeJoin,
+    fail,
+    joiner,
+    make,
+    ready,
+    shot,
+    states,
+    succeed,
+    told,
+)
 from vidmill.api.desk import Desk
 from vidmill.domain.errors import InvalidRequest, PermissionDenied, QueueFull, StoryboardNotFound
 from vidmill.domain.storyboard import BoardState, ShotState
 from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.storyboards import Sheet, Storyboards
-from vidmill.store import jobs
+from vidmill.store import gauges, jobs
 
 
 def test_all_shots_are_queued_at_once_and_priced_together(
@@ -104,6 +115,27 @@ def test_it_waits_for_its_last_shot_and_is_then_joined_once(
     assert view.board.result is not None
     assert view.board.result.revision == 1
     assert view.board.result.assets["video"].key == f"{board_id}/1/1/clip.mp4"
+
+
+def test_what_is_under_way_is_counted_by_state_and_the_oldest_wait_known(
+    bench: Bench, boards: Storyboards
+) -> None:
+    read, began = bench.app.db.read, bench.clock()
+    assert read(gauges.joining_since) is None
+    make(boards)
+    boards.cancel(make(boards).board.public_id, CALLER)
+    for _ in range(3):
+        succeed(bench)
+    boards.keeper.tend()
+    bench.clock.advance(60)
+    ready(bench, boards)
+
+    assert read(gauges.storyboards_by_state) == {
+        ("rendering",): 0,
+        ("joining",): 2,
+        ("cancelling",): 0,
+    }
+    assert read(gauges.joining_since) == pytest.approx(began, abs=1)
 
 
 def test_its_own_url_hears_of_the_end(bench: Bench, boards: Storyboards) -> None:
