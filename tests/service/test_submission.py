@@ -17,6 +17,7 @@ from vidmill.domain.errors import (
     InvalidRequest,
     PermissionDenied,
     QueueFull,
+    QuotaExceeded,
     ServiceUnavailable,
 )
 from vidmill.domain.job import Job, JobState, Lane
@@ -321,7 +322,7 @@ def test_of_many_orders_the_right_ones_are_queued_and_each_has_its_verdict(
 def test_many_orders_beyond_the_limit_leave_nothing(submission: Submission, db: Database) -> None:
     db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=2))
 
-    with pytest.raises(QueueFull):
+    with pytest.raises(QuotaExceeded, match="these are 3; ask for fewer"):
         submission.submit_many([Order(prompt=f"ball {n}") for n in range(3)], CALLER)
 
     assert count(db) == 0

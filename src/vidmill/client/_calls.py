@@ -32,6 +32,9 @@ SILENCE_S = 40.0
 """An event stream says something every 15 s; a longer silence means that it is dead."""
 
 IN_PROGRESS = "idempotency_in_progress"
+QUOTA_EXCEEDED = "quota_exceeded"
+"""429, but no wait of a minute changes it: the day is used up, or the plan too small for it."""
+
 """The first sending of this very request is under way: its answer is soon to be had."""
 
 
@@ -195,5 +198,5 @@ def posting(path: str, body: Mapping[str, Any] | None = None) -> Request:
 def _may_repeat(error: ApiError | TransportError, request: Request) -> bool:
     if isinstance(error, ApiError):
         is_passing = error.status in (TRANSIENT if request.is_repeatable else BUSY)
-        return is_passing or error.code == IN_PROGRESS
+        return (is_passing and error.code != QUOTA_EXCEEDED) or error.code == IN_PROGRESS
     return request.is_repeatable or isinstance(error, ServerUnreachable)

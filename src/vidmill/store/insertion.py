@@ -213,7 +213,7 @@ def _check_room(uow: UnitOfWork, tenant_id: int, *, coming: int = 0) -> int | No
     row = _TENANT.first(uow.conn, {"tenant": tenant_id})
     assert row is not None, "whoever holds a key has a tenant"
     queued, cap_queued, clips_per_day = row
-    _refuse_beyond(cap_queued, queued + coming)
+    _refuse_beyond(cap_queued, queued + coming, coming=coming)
     return None if clips_per_day is None else int(clips_per_day)
 
 
@@ -234,10 +234,12 @@ def _check_day(
     ordered = daily.clips_of(uow.conn, tenant_id, now=uow.now)
     if ordered + coming > clips_per_day:
         more_at = daily.ends_at(uow.now)
+        remedy = f"the next day begins in {(more_at - uow.now) / 3600:.1f} h"
+        if coming > clips_per_day > 0:
+            remedy = f"no day has room for {coming} at once; ask for fewer"
         raise QuotaExceeded(
             f"your plan allows {clips_per_day} clips a day, and these would be"
-            f" {ordered + coming} since 00:00 UTC; the next day begins in"
-            f" {(more_at - uow.now) / 3600:.1f} h",
+            f" {ordered + coming} since 00:00 UTC; {remedy}",
             retry_after_s=more_at - uow.now,
         )
     return clips_per_day - ordered
@@ -250,12 +252,17 @@ def _check_day_exactly(uow: UnitOfWork, tenant_id: int, clips_per_day: int | Non
         _check_day(uow, tenant_id, clips_per_day)
 
 
-def _refuse_beyond(cap_queued: int, queued: int) -> None:
-    if queued > cap_queued:
-        raise QueueFull(
-            f"{queued} of your tasks would wait, those of paused batches included, and"
-            f" {cap_queued} is the limit; try again when some have finished"
+def _refuse_beyond(cap_queued: int, queued: int, *, coming: int = 1) -> None:
+    if queued <= cap_queued:
+        return
+    if coming > cap_queued > 0:
+        raise QuotaExceeded(
+            f"your plan lets {cap_queued} tasks wait, and these are {coming}; ask for fewer at once"
         )
+    raise QueueFull(
+        f"{queued} of your tasks would wait, those of paused batches included, and"
+        f" {cap_queued} is the limit; try again when some have finished"
+    )
 
 
 def _alone(new: NewJob, uow: UnitOfWork) -> dict[str, Any]:

@@ -110,9 +110,13 @@ def test_a_batch_beyond_the_queue_limit_is_not_queued_at_all(tmp_path: Path) -> 
 
     answer = post(bench, doc["batch_id"], "confirm")
 
-    assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
+    assert (answer.status_code, answer.json()["code"]) == (429, "quota_exceeded")
     assert stored(bench) == []
     assert get(bench, doc["batch_id"])["state"] == "checked"
+    one = create(bench, {"prompt": "red"})
+    bench.generate()
+    full = post(bench, one["batch_id"], "confirm")
+    assert (full.status_code, full.json()["code"]) == (429, "queue_full")
     bench.close()
 
 

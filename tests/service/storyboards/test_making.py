@@ -21,7 +21,13 @@ from tests.storyboards import (
     told,
 )
 from vidmill.api.desk import Desk
-from vidmill.domain.errors import InvalidRequest, PermissionDenied, QueueFull, StoryboardNotFound
+from vidmill.domain.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    QueueFull,
+    QuotaExceeded,
+    StoryboardNotFound,
+)
 from vidmill.domain.storyboard import BoardState, ShotState
 from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.storyboards import Sheet, Storyboards
@@ -55,9 +61,13 @@ def test_nothing_is_queued_unless_all_shots_fit(bench: Bench, boards: Storyboard
 
 def test_a_queue_without_room_for_all_shots_takes_none(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, cap_queued=2)
+    boards = Desk.of(bench.app).storyboards
+    with pytest.raises(QuotaExceeded, match="these are 3; ask for fewer at once"):
+        make(boards)
+    bench.generate()
     with pytest.raises(QueueFull):
-        make(Desk.of(bench.app).storyboards)
-    assert bench.app.db.read(lambda conn: jobs.page(conn, 1, limit=9)) == []
+        make(boards, shot("one"), shot("two"))
+    assert bench.app.db.read(lambda conn: len(jobs.page(conn, 1, limit=9))) == 1
     bench.close()
 
 

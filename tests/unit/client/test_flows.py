@@ -84,6 +84,13 @@ class TestSubmit:
             script.run(script.flows(patience=Patience(busy_s=60)).submit(CLIP))
         assert script.slept == [40.0]
 
+    def test_does_not_wait_for_a_plan_that_is_too_small(self) -> None:
+        spent = Reply(status=429, headers={}, body=b'{"code": "quota_exceeded"}')
+        script = Script([spent])
+        with pytest.raises(RateLimited):
+            script.run(script.flows().submit(CLIP))
+        assert script.slept == []
+
     def test_gives_up_soon_when_there_is_no_server(self) -> None:
         script = Script([REFUSED] * 4)
         with pytest.raises(ServerUnreachable):
