@@ -107,7 +107,9 @@ KINDS: Mapping[type[errors.VidmillError], Kind] = {
     errors.MalformedBody: Kind(status=400, title="The body is not JSON"),
     errors.BodyTooLarge: Kind(status=413, title="The body is too large"),
     errors.BodyTooSlow: Kind(status=408, title="The body did not come in time"),
-    errors.UnsupportedMediaType: Kind(status=415, title="The body is not sent as JSON"),
+    errors.UnsupportedMediaType: Kind(
+        status=415, title="The body is of a type that is not taken here"
+    ),
     errors.Unauthorized: Kind(
         status=401,
         title="The API key is missing or wrong",

@@ -5,7 +5,7 @@ VidmillError
 │   ├── InvalidRequest         one or more fields are wrong
 │   ├── MalformedBody          not JSON
 │   ├── BodyTooLarge, BodyTooSlow
-│   ├── UnsupportedMediaType   not sent as JSON
+│   ├── UnsupportedMediaType   of a type that is not taken here
 │   ├── Unauthorized, PermissionDenied
 │   ├── NotFound, MethodNotAllowed, UnsupportedOperation
 │   │   ├── TaskNotFound, BatchNotFound, StoryboardNotFound

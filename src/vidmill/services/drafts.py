@@ -62,6 +62,10 @@ class Drafts:
             found.append(FieldProblem(pointer="#/enhance", code="unsupported", message=why))
         return [*found, wrong] if wrong else found
 
+    def problems_for(self, caller: Caller) -> Callable[[Order], list[FieldProblem]]:
+        """Return what tells `problems`, and a LoRA that *caller* lacks; it may ask the database."""
+        return lambda order: self._judged(order, caller)[1]
+
     def check(self, order: Order, caller: Caller) -> None:
         """Raise what `of_order` would."""
         self._sound_lora(order, caller)
@@ -123,10 +127,14 @@ class Drafts:
 
     def _sound_lora(self, order: Order, caller: Caller) -> Lora | None:
         """Refuse an order with problems; return its LoRA."""
-        lora, problems = self.loras.chosen(caller.tenant_id, order.lora)
-        if wrong := [*self.problems(order), *problems]:
+        lora, wrong = self._judged(order, caller)
+        if wrong:
             raise InvalidRequest(wrong)
         return lora
+
+    def _judged(self, order: Order, caller: Caller) -> tuple[Lora | None, list[FieldProblem]]:
+        lora, wrong = self.loras.chosen(caller.tenant_id, order.lora)
+        return lora, [*self.problems(order), *wrong]
 
 
 def _other_model(job: Job, profile: ModelProfile) -> FieldProblem:

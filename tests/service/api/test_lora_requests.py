@@ -34,6 +34,11 @@ def generate(bench: Bench, **lora: Any) -> Any:
     return bench.client.post(GENERATE, json=body)
 
 
+def pointers(answer: Any) -> set[str]:
+    assert answer.status_code == 422, answer.text
+    return {wrong["pointer"] for wrong in answer.json()["errors"]}
+
+
 def share(bench: Bench, files: LoraFiles, name: str = "house") -> None:
     wanted = WantedLora(name=name, licence="CC0")
     _loras(bench).add(None, wanted, {"high": files.high, "low": files.low})
@@ -89,6 +94,48 @@ def test_an_unknown_name_is_refused_with_those_there_are(bench: Bench, files: Lo
     (wrong,) = generate(bench, name="acne").json()["errors"]
     assert wrong["pointer"] == "#/lora/name"
     assert wrong["message"] == "'acne' is not on offer; choose one of: acme"
+
+
+def test_an_unknown_name_is_told_together_with_fields_of_a_wrong_type(
+    bench: Bench, files: LoraFiles
+) -> None:
+    upload(bench.client, files)
+    asked = {"prompt": "a red ball", "seed": "x", "lora": {"name": "acne", "strength": "1"}}
+    told = {"#/seed", "#/lora/strength", "#/lora/name"}
+    for path in (GENERATE, "/v1/t2v/estimate"):
+        assert pointers(bench.client.post(path, json=asked)) == told
+    done = finish(bench, prompt="a red ball")
+    changes = {"seed": "x", "lora": {"name": "acne"}}
+    again = bench.client.post(f"/v1/t2v/tasks/{done}/regenerate", json=changes)
+    assert pointers(again) == {"#/seed", "#/lora/name"}
+
+
+def test_an_unknown_name_is_told_once_for_a_batch_and_with_the_other_faults_of_a_shot(
+    bench: Bench, files: LoraFiles
+) -> None:
+    upload(bench.client, files)
+    acne = {"lora": {"name": "acne"}}
+    rows = {"items": [{"prompt": "a"}, {"prompt": "b"}], "defaults": acne}
+    assert pointers(bench.client.post("/v1/t2v/batches", json=rows)) == {"#/defaults/lora/name"}
+    shots = {"shots": [{"prompt": "a", **acne}, {"prompt": "", "duration": 3}]}
+    told = pointers(bench.client.post("/v1/t2v/storyboards", json=shots))
+    assert told == {"#/shots/0/lora/name", "#/shots/1/prompt"}
+
+
+def test_a_misspelt_field_of_a_lora_is_told_with_the_right_one(
+    bench: Bench, files: LoraFiles
+) -> None:
+    upload(bench.client, files)
+    (wrong,) = generate(bench, stregth=1.0).json()["errors"]
+    assert (wrong["pointer"], wrong["code"]) == ("#/lora/stregth", "unknown_field")
+    assert "did you mean 'strength'?" in wrong["message"]
+
+
+def test_a_lora_that_is_no_object_is_answered_with_one(bench: Bench) -> None:
+    asked = {"prompt": "a red ball", "lora": "acme"}
+    (wrong,) = bench.client.post(GENERATE, json=asked).json()["errors"]
+    assert wrong["pointer"] == "#/lora"
+    assert wrong["message"] == 'it must be an object: {"name": "acme", "strength": 0.8}'
 
 
 @pytest.mark.parametrize(("strength", "code"), [(0.0, "min"), (-1.0, "min"), (2.5, "max")])

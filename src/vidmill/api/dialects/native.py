@@ -5,6 +5,7 @@ docs/benchmarks.md); the rest are plain functions in threads.
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from vidmill.api.cursors import make_cursor, read_cursor
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_explain, native_query, native_views
 from vidmill.api.dialects.native_capabilities import capabilities_doc
-from vidmill.api.dialects.native_request import read_changes, read_order
+from vidmill.api.dialects.native_request import Check, read_changes, read_order
 from vidmill.api.dialects.served import asset_response
 from vidmill.api.edge import header
 from vidmill.api.errors import Asked, problem
@@ -41,6 +42,7 @@ from vidmill.api.sockets import TaskSocket
 from vidmill.domain.clip import Asset
 from vidmill.domain.enhancing import Enhancement
 from vidmill.domain.errors import (
+    InvalidRequest,
     NotFound,
     PermissionDenied,
     QueueFull,
@@ -53,6 +55,7 @@ from vidmill.domain.errors import (
 from vidmill.domain.job import Job, WireStatus
 from vidmill.domain.order import Order
 from vidmill.services.access import Caller
+from vidmill.services.drafts import Drafts
 from vidmill.services.idempotency import IdempotencyKey, is_repeat
 from vidmill.services.preview_frames import preview_frames
 from vidmill.services.submission import Accepted
@@ -72,7 +75,8 @@ class Native:
 
     async def generate(self, request: Request, caller: Caller) -> Response:
         body = await read_json(request)
-        order = read_order(body, self.desk.single_submission.drafts.problems)
+        drafts = self.desk.single_submission.drafts
+        order = await self._read(partial(read_order, body), drafts, caller)
         key = read_key(request, body)
         return await self._submit(request, caller, order, key=key)
 
@@ -80,14 +84,26 @@ class Native:
         changes = await read_json(request, absent={})
         view = await self.desk.glances.get(request.path_params["task_id"], caller)
         parent = view.job.public_id
-        order = read_changes(changes, view.job.request, self.desk.single_submission.drafts.problems)
+        drafts = self.desk.single_submission.drafts
+        order = await self._read(partial(read_changes, changes, view.job.request), drafts, caller)
         order = _with_same_text(order, view.job)
         key = read_key(request, {"regenerate": parent, "changes": changes})
         return await self._submit(request, caller, order, key=key, parent=parent)
 
     async def estimate(self, request: Request, caller: Caller) -> Response:
-        order = read_order(await read_json(request), self.desk.submission.drafts.problems)
+        body = await read_json(request)
+        order = await self._read(partial(read_order, body), self.desk.submission.drafts, caller)
         return json_answer(await run_in_threadpool(self._estimate, order, request, caller))
+
+    async def _read(self, read: Callable[[Check], Order], drafts: Drafts, caller: Caller) -> Order:
+        """Have *read* an order; a refusal names the LoRA too, which the database has to be asked.
+
+        What is right so far is checked once more when it is accepted, LoRA and all.
+        """
+        try:
+            return read(drafts.problems)
+        except InvalidRequest:
+            return await self.desk.reads.run_quick(lambda: read(drafts.problems_for(caller)))
 
     def _estimate(self, order: Order, request: Request, caller: Caller) -> dict[str, Any]:
         try:

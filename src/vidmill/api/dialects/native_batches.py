@@ -171,7 +171,7 @@ class NativeBatches:
         batches = self.desk.batches
         rows, sheet = read_batch(
             upload,
-            self.desk.submission.drafts.problems,
+            self.desk.submission.drafts.problems_for(caller),
             rows_max=self.desk.app.settings.batch_rows_max,
         )
         self._refuse_url(sheet.webhook_url)

@@ -206,6 +206,9 @@ def _also_wrong(data: object, wrong: Iterable[FieldProblem], check: Check) -> li
         for name, value in data.items()
         if name in GenerateBody.model_fields and name not in bad
     }
+    lora = data.get("lora")
+    if "lora" in bad and isinstance(lora, dict) and isinstance(lora.get("name"), str):
+        good["lora"] = {"name": lora["name"]}
     body = GenerateBody.model_validate({"prompt": "-", **good})
     return check(_order(body))
 
@@ -237,6 +240,8 @@ def field_problem(
         message = _did_you_mean(
             str(path[-1]), LoraChoice.model_fields if path[0] == "lora" else known
         )
+    elif path == ("lora",):
+        message = 'it must be an object: {"name": "acme", "strength": 0.8}'
     return FieldProblem(
         pointer="".join(["#", *(f"/{_escaped(str(part))}" for part in path)]),
         code=_CODES.get(kind, "type"),

@@ -47,7 +47,7 @@ class NativeStoryboards:
     async def estimate_storyboard(self, request: Request, caller: Caller) -> Response:
         body = await read_json(request)
         quote = await run_in_threadpool(
-            lambda: self.desk.storyboards.quote(self._asked(body).shots, caller)
+            lambda: self.desk.storyboards.quote(self._asked(body, caller).shots, caller)
         )
         return json_answer(views.estimate_doc(quote))
 
@@ -94,7 +94,7 @@ class NativeStoryboards:
     def _create(
         self, body: object, key: IdempotencyKey | None, request: Request, caller: Caller
     ) -> Response:
-        asked = self._asked(body)
+        asked = self._asked(body, caller)
         with self.desk.under_way.alone(caller, key):
             view = self.desk.storyboards.create(asked.sheet, asked.shots, caller, key=key)
         location = views.links(view.board.public_id, len(view.shots))["self"]
@@ -117,18 +117,18 @@ class NativeStoryboards:
             changes,
             old.job.request if old.job else {"duration": old.duration_s},
             shared,
-            self.desk.submission.drafts.problems,
+            self.desk.submission.drafts.problems_for(caller),
             crossfade_s=old.crossfade_s,
         )
         with self.desk.under_way.alone(caller, key):
             view = boards.replace_shot(board_id, number, shot, caller, key=key)
         return self._changed(view, request, caller, status=202)
 
-    def _asked(self, body: object) -> Asked:
+    def _asked(self, body: object, caller: Caller) -> Asked:
         desk = self.desk
         return read_storyboard(
             body,
-            desk.submission.drafts.problems,
+            desk.submission.drafts.problems_for(caller),
             desk.storyboards.problems,
             frame_rate=desk.limits.default_frame_rate,
         )
