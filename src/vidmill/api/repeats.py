@@ -25,7 +25,6 @@ PARAMETER: Mapping[str, Any] = {
     "schema": {"type": "string", "maxLength": KEY_MAX_CHARS},
 }
 """The header, for the reference."""
-
 _VISIBLE = re.compile(r"[!-~]+")
 
 

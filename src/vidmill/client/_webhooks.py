@@ -60,7 +60,7 @@ class WebhooksFlows:
         yield from self.calls.send(deleting(_path(webhook_id)))
 
     def rotate_secret(self, webhook_id: str) -> Flow[WebhookEndpoint]:
-        return self.calls.ask(WebhookEndpoint, _once(_path(webhook_id, "rotate-secret")))
+        return self.calls.ask(WebhookEndpoint, creating(_path(webhook_id, "rotate-secret")))
 
     def test(self, webhook_id: str) -> Flow[WebhookDelivery]:
         return self.calls.ask(WebhookDelivery, _once(_path(webhook_id, "test")))

@@ -36,8 +36,17 @@ def is_repeat(db: Database, caller: Caller, key: IdempotencyKey | None) -> bool:
 
 def owner_of(uow: UnitOfWork, caller: Caller, key: IdempotencyKey | None, public_id: str) -> str:
     """Take *key* for *public_id*; return whose it is, an earlier request's perhaps."""
-    if key is None:
-        return public_id
+    return public_id if key is None else _taken(uow, caller, key, public_id)[0]
+
+
+def is_first(uow: UnitOfWork, caller: Caller, key: IdempotencyKey | None, public_id: str) -> bool:
+    """Take *key* for a change of *public_id*; return whether none was made under it before."""
+    return key is None or _taken(uow, caller, key, public_id)[1]
+
+
+def _taken(
+    uow: UnitOfWork, caller: Caller, key: IdempotencyKey, public_id: str
+) -> tuple[str, bool]:
     return idempotency.take_key(
         uow,
         tenant_id=caller.tenant_id,

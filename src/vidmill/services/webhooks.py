@@ -27,8 +27,8 @@ from vidmill.domain.webhook import (
 )
 from vidmill.services.access import Caller
 from vidmill.services.delivering import LEASE_S, Courier
-from vidmill.services.idempotency import IdempotencyKey
-from vidmill.store import deliveries, idempotency, webhooks
+from vidmill.services.idempotency import IdempotencyKey, is_first, owner_of
+from vidmill.store import deliveries, webhooks
 from vidmill.store.deliveries import KEPT_S, Delivery
 from vidmill.store.session import Database, UnitOfWork
 from vidmill.store.webhooks import DEFAULT, Endpoint
@@ -47,7 +47,7 @@ _NAME = re.compile("[a-z0-9_]{1,60}")
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """An endpoint. `is_replay`: the same request made it before."""
+    """An endpoint, or its new secret. `is_replay`: the same request made it before."""
 
     endpoint: Endpoint
     is_replay: bool = False
@@ -175,17 +175,33 @@ class Webhooks:
         endpoint = self._own(public_id, caller)
         self.db.write(lambda uow: webhooks.remove(uow, endpoint.id))
 
-    def rotate(self, public_id: str, caller: Caller, *, keep_s: float = ROTATION_S) -> Endpoint:
+    def rotate(
+        self,
+        public_id: str,
+        caller: Caller,
+        *,
+        keep_s: float = ROTATION_S,
+        key: IdempotencyKey | None = None,
+    ) -> Created:
         """Give an endpoint a new secret; for *keep_s* the old one signs beside it.
+
+        Done twice, it ends the secret that receivers know: hence the *key*.
 
         Raises:
             WebhookNotFound: There is none, or it is somebody else's.
+            IdempotencyKeyReused: *key* stands for another request.
         """
         endpoint = self.get(public_id, caller)
         secret = secrets.token_hex(SECRET_BYTES)
-        rotated = self.db.write(
-            lambda uow: webhooks.rotate(uow, endpoint.id, secret, old_until=uow.now + keep_s)
-        )
+
+        def write(uow: UnitOfWork) -> Created | None:
+            if not is_first(uow, caller, key, public_id):
+                present = webhooks.find(uow.conn, caller.tenant_id, public_id)
+                return None if present is None else Created(endpoint=present, is_replay=True)
+            made = webhooks.rotate(uow, endpoint.id, secret, old_until=uow.now + keep_s)
+            return None if made is None else Created(endpoint=made)
+
+        rotated = self.db.write(write)
         if rotated is None:
             raise _no_endpoint(public_id)
         return rotated
@@ -323,13 +339,7 @@ def _earlier(
     uow: UnitOfWork, caller: Caller, key: IdempotencyKey, public_id: str
 ) -> Endpoint | None:
     """Take *key* for the endpoint *public_id*; return the one that has it already, if any."""
-    owner = idempotency.take_key(
-        uow,
-        tenant_id=caller.tenant_id,
-        key=key.key,
-        fingerprint=key.fingerprint,
-        public_id=public_id,
-    )
+    owner = owner_of(uow, caller, key, public_id)
     return None if owner == public_id else webhooks.find(uow.conn, caller.tenant_id, owner)
 
 

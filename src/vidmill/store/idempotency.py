@@ -59,8 +59,8 @@ def take_key(
     public_id: str,
     kept_s: float = KEPT_S,
     is_taken_over: bool = False,
-) -> str:
-    """Return what *key* stands for: *public_id* if the key is new, an earlier one's if not.
+) -> tuple[str, bool]:
+    """Return what *key* stands for now, and whether this is the first request under it.
 
     *fingerprint* tells apart what was asked for, the route included. Of two transactions at once,
     the second waits here for the first. *is_taken_over*: it is new, whatever it stood for.
@@ -73,20 +73,20 @@ def take_key(
     row = {"tenant_id": tenant_id, "key": key, "oldest": oldest, **new}
     if _TAKE[uow.conn.dialect.name].first(uow.conn, row) is not None:
         _FORGET.all(uow.conn, {"oldest": uow.now - KEPT_S})
-        return public_id
+        return public_id, True
     # Its row is locked now. A statement of its own asks for the thing: one that waited for
     # another transaction sees the key which that one wrote, but not yet what it made.
     named = {"tenant": tenant_id, "name": key}
     found = uow.conn.execute(_FIND, named).one()
     if not found.is_there:  # it was erased meanwhile
         uow.conn.execute(_TAKE_OVER, {**named, **new})
-        return public_id
+        return public_id, True
     if found.fingerprint != fingerprint:
         raise IdempotencyKeyReused(
             f"the key stands for another request, the one that made {found.public_id};"
             " send a new key with a new request"
         )
-    return str(found.public_id)
+    return str(found.public_id), False
 
 
 def is_taken(conn: Connection, *, tenant_id: int, key: str, oldest: float) -> bool:

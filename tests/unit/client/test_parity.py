@@ -202,7 +202,8 @@ CALLS: Mapping[str, Callable[[Any, Path], Any]] = {
 CREATING = {
     *("generate", "submit", "retry", "regenerate", "generate_many"),
     *("batches.create", "batches.upload", "batches.confirm", "batches.rerun_failed"),
-    *("storyboards.create", "storyboards.replace_shot", "webhooks.create"),
+    *("storyboards.create", "storyboards.replace_shot"),
+    *("webhooks.create", "webhooks.rotate_secret"),
 }
 """What makes or charges something; a key of the SDK's lets the server know a repetition."""
 

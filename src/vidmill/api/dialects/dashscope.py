@@ -20,7 +20,7 @@ from vidmill.api.dialects.dashscope_request import TEXT_ALONE, read_submit
 from vidmill.api.dialects.served import check_model, model_names, offered_sizes
 from vidmill.api.edge import header
 from vidmill.api.links import FileLinks
-from vidmill.api.repeats import read_key
+from vidmill.api.repeats import REPLAYED, read_key
 from vidmill.domain.errors import (
     FieldProblem,
     InvalidRequest,
@@ -80,7 +80,8 @@ class DashScope:
             )
         # PENDING even if it is done: the 2.x client looks again only at what is not over, and a
         # submit has no place for the link.
-        return _answer(request, {"output": views.brief(views.bare_id(job), views.PENDING)})
+        doc = {"output": views.brief(views.bare_id(job), views.PENDING)}
+        return _answer(request, doc, headers=REPLAYED if accepted.is_replay else {})
 
     async def task(self, request: Request, caller: Caller) -> Response:
         task_id = request.path_params["task_id"]
@@ -148,8 +149,10 @@ class DashScope:
         return None if video is None else self.links.url(video, request)
 
 
-def _answer(request: Request, doc: Mapping[str, Any]) -> Response:
-    return json_answer({"request_id": request.scope["request_id"], **doc})
+def _answer(
+    request: Request, doc: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+) -> Response:
+    return json_answer({"request_id": request.scope["request_id"], **doc}, headers=headers or {})
 
 
 def _require_async(request: Request) -> None:

@@ -1,11 +1,13 @@
 """The DashScope dialect's table of routes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import dashscope_models as models
 from vidmill.api.dialects.dashscope import DashScope
 from vidmill.api.dialects.dashscope_errors import DashScopeError
+from vidmill.api.dialects.native_route_parts import REPLAYED
 from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
 from vidmill.api.routing import Answer, Route
 from vidmill.domain import errors
@@ -52,7 +54,7 @@ def _making(dialect: DashScope) -> tuple[Route, ...]:
             permission=Scope.SUBMIT,
             is_creating=True,
             body=models.DashScopeSubmit,
-            answers={200: task},
+            answers={200: replace(task, headers=REPLAYED)},
             errors=(
                 errors.InvalidRequest,
                 errors.MalformedBody,

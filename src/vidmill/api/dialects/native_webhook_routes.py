@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import native_webhook_models as models
-from vidmill.api.dialects.native_route_parts import OF_BODIES, OF_KEYS, named, page_limit, query
+from vidmill.api.dialects.native_route_parts import (
+    OF_BODIES,
+    OF_KEYS,
+    REPLAYED,
+    named,
+    page_limit,
+    query,
+)
 from vidmill.api.dialects.native_views import PREFIX
 from vidmill.api.dialects.native_webhooks import WebhookDesk
 from vidmill.api.repeats import PARAMETER as IDEMPOTENCY_KEY
@@ -111,9 +118,20 @@ def _one_endpoint(webhooks: WebhookDesk) -> tuple[Route, ...]:
             handler=webhooks.rotate_webhook_secret,
             summary="Give an endpoint a new secret; for a day the old one signs beside it",
             permission=Scope.ADMIN,
-            answers={200: Answer(description="The secret.", model=models.WebhookWithSecret)},
-            errors=found,
-            parameters=(_WEBHOOK_ID,),
+            is_creating=True,
+            answers={
+                200: Answer(
+                    description="The secret.",
+                    model=models.WebhookWithSecret,
+                    headers=REPLAYED,
+                )
+            },
+            errors=(
+                *found,
+                errors.InvalidRequest,
+                *OF_KEYS,
+            ),
+            parameters=(_WEBHOOK_ID, IDEMPOTENCY_KEY),
         ),
         Route(
             method="POST",

@@ -72,7 +72,13 @@ class WebhookDesk:
         return Response(status_code=204)
 
     def rotate_webhook_secret(self, request: Request, caller: Caller) -> Response:
-        return json_answer(_with_secret(self.desk.webhooks.rotate(_webhook_id(request), caller)))
+        webhook_id = _webhook_id(request)
+        key = read_key(request, {"rotate_secret": webhook_id})
+        with self.desk.under_way.alone(caller, key):
+            rotated = self.desk.webhooks.rotate(webhook_id, caller, key=key)
+        return json_answer(
+            _with_secret(rotated.endpoint), headers=REPLAYED if rotated.is_replay else {}
+        )
 
     async def test_webhook(self, request: Request, caller: Caller) -> Response:
         leave(request.scope)  # the receiver may take as long as an attempt may

@@ -21,7 +21,7 @@ from vidmill.api.dialects.openai_fields import read_fields
 from vidmill.api.dialects.openai_request import read_create, read_remix
 from vidmill.api.dialects.served import asset_response, check_model, model_names, offered_sizes
 from vidmill.api.edge import header
-from vidmill.api.repeats import read_key
+from vidmill.api.repeats import REPLAYED, read_key
 from vidmill.domain.errors import (
     TaskCancelled,
     TaskFailed,
@@ -162,7 +162,8 @@ class OpenAI:
             desk.meter.count_submit(job)
             log.info("job_submitted", job_id=job.public_id, tenant=caller.tenant, lane=name)
         view = await desk.reads.run_quick(lambda: desk.tasks.view(job))
-        return json_answer(views.video_doc(view), headers=_pace(view))
+        headers = _pace(view) | (REPLAYED if accepted.is_replay else {})
+        return json_answer(views.video_doc(view), headers=headers)
 
     def _model_names(self) -> tuple[str, ...]:
         app = self.desk.app

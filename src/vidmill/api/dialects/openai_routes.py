@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import openai_models as models
+from vidmill.api.dialects.native_route_parts import OF_KEYS, REPLAYED
 from vidmill.api.dialects.openai import VARIANTS, OpenAI
 from vidmill.api.dialects.openai_errors import OpenAIError
 from vidmill.api.dialects.openai_webhooks import OpenAIWebhooks
@@ -30,12 +31,11 @@ _OF_BODIES = (
     errors.UnsupportedMediaType,
     errors.ServiceUnavailable,
 )
-_OF_CREATING = (
-    *_OF_BODIES,
-    errors.IdempotencyKeyReused,
-    errors.IdempotencyInProgress,
-    errors.QuotaExceeded,
-    errors.QueueFull,
+_OF_CREATING = (*_OF_BODIES, *OF_KEYS, errors.QuotaExceeded, errors.QueueFull)
+_SECRET = Answer(
+    description="Its secret is shown here alone.",
+    model=models.OpenAIWebhook,
+    headers=REPLAYED,
 )
 
 
@@ -77,7 +77,9 @@ def _route(
 
 
 def _making(videos: OpenAI) -> tuple[Route, ...]:
-    video = Answer(description="The video.", model=models.OpenAIVideo, headers=_POLL)
+    video = Answer(
+        description="The video.", model=models.OpenAIVideo, headers={**_POLL, **REPLAYED}
+    )
     submit: Mapping[str, Any] = {"permission": Scope.SUBMIT, "is_creating": True}
     return (
         _route(
@@ -207,7 +209,7 @@ def _endpoints(webhooks: OpenAIWebhooks) -> tuple[Route, ...]:
             WEBHOOKS,
             webhooks.create_endpoint,
             "Make a webhook endpoint; its secret is shown now",
-            models.OpenAIWebhook,
+            _SECRET,
             permission=Scope.ADMIN,
             is_creating=True,
             body=models.OpenAIWebhookRequest,
@@ -276,10 +278,12 @@ def _endpoint(webhooks: OpenAIWebhooks) -> tuple[Route, ...]:
             f"{_WEBHOOK}/rotate_secret",
             webhooks.rotate_endpoint_secret,
             "Give an endpoint another secret",
-            models.OpenAIWebhook,
+            _SECRET,
+            is_creating=True,
             body=models.OpenAIRotation,
             is_body_partial=True,
-            errors=(*_OF_BODIES, errors.WebhookNotFound),
+            errors=(*_OF_BODIES, *OF_KEYS, errors.WebhookNotFound),
+            parameters=(IDEMPOTENCY_KEY,),
             **admin,
         ),
         _route(

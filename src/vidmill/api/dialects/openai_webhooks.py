@@ -14,11 +14,11 @@ from vidmill.api.dialects import native_query
 from vidmill.api.dialects.openai_fields import Reader, problem, read_each, read_fields, text, truth
 from vidmill.api.dialects.openai_views import list_doc
 from vidmill.api.load import leave
-from vidmill.api.repeats import read_key
+from vidmill.api.repeats import REPLAYED, read_key
 from vidmill.domain.errors import InvalidRequest, WebhookNotFound
 from vidmill.domain.webhook import ENDPOINT_TYPES, VIDEO_TYPES, EventType
 from vidmill.services.access import Caller
-from vidmill.services.webhooks import ROTATION_S, secret_of
+from vidmill.services.webhooks import ROTATION_S, Created, secret_of
 from vidmill.store.webhooks import Endpoint
 
 HINT_CHARS = 4
@@ -51,14 +51,16 @@ class OpenAIWebhooks:
     async def create_endpoint(self, request: Request, caller: Caller) -> Response:
         fields = await read_fields(request)
         values = _read(fields, _READERS, required=("name", "url", "event_types"))
-        created = await self.desk.webhooks.create(
-            caller,
-            url=values["url"],
-            events=values["event_types"],
-            description=values["name"],
-            key=read_key(request, {"webhook_endpoint": fields}),
-        )
-        return json_answer(_with_secret(created.endpoint))
+        key = read_key(request, {"webhook_endpoint": fields})
+        with self.desk.under_way.alone(caller, key):
+            created = await self.desk.webhooks.create(
+                caller,
+                url=values["url"],
+                events=values["event_types"],
+                description=values["name"],
+                key=key,
+            )
+        return _made(created)
 
     def list_endpoints(self, request: Request, caller: Caller) -> Response:
         asked = native_query.read_query(request, _ASKED)
@@ -90,13 +92,16 @@ class OpenAIWebhooks:
         fields = await read_fields(request) if await request.body() else {}
         values = _read(fields, {name: truth})
         endpoint = await run_in_threadpool(self._own, request, caller)
-        rotated = await run_in_threadpool(
-            self.desk.webhooks.rotate,
-            endpoint.public_id,
-            caller,
-            keep_s=ROTATION_S if values.get(name) else 0.0,
-        )
-        return json_answer(_with_secret(rotated))
+        key = read_key(request, {"rotate_secret": endpoint.public_id, "fields": fields})
+        with self.desk.under_way.alone(caller, key):
+            rotated = await run_in_threadpool(
+                self.desk.webhooks.rotate,
+                endpoint.public_id,
+                caller,
+                keep_s=ROTATION_S if values.get(name) else 0.0,
+                key=key,
+            )
+        return _made(rotated)
 
     async def test_endpoint(self, request: Request, caller: Caller) -> Response:
         values = _read(
@@ -152,8 +157,11 @@ def _endpoint_doc(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _with_secret(endpoint: Endpoint) -> dict[str, Any]:
-    return {**_endpoint_doc(endpoint), "signing_secret": secret_of(endpoint)}
+def _made(created: Created) -> Response:
+    """Return the answer that shows a secret."""
+    endpoint = created.endpoint
+    doc = {**_endpoint_doc(endpoint), "signing_secret": secret_of(endpoint)}
+    return json_answer(doc, headers=REPLAYED if created.is_replay else {})
 
 
 def _id(request: Request) -> str:
