@@ -1,15 +1,12 @@
 """The command line against the real API, in this process; the worker is played by hand."""
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
-from tests.desks import KEY, make_bench
+from tests.desks import KEY
 from tests.servers import CONTENTS, Server, deliver, fail, working
 from vidmill.cli.app import run
 from vidmill.client import Vidmill
@@ -19,27 +16,8 @@ pytestmark = pytest.mark.sqlite
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that the environment names; its own log does not mix with what commands print."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    folder = tmp_path / "server"
-    folder.mkdir()
-    bench = make_bench(folder)
-    server = Server(bench)
-    monkeypatch.setenv("VIDMILL_URL", server.url)
-    monkeypatch.setenv("VIDMILL_API_KEY", KEY)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    yield server
-    server.stop()
-    bench.close()
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def vidmill(server: Server) -> Iterator[Vidmill]:
-    with Vidmill(server.url, KEY) as client:
-        yield client
+def server(named_server: Server) -> Server:
+    return named_server
 
 
 Captured = pytest.CaptureFixture[str]

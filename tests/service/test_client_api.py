@@ -3,13 +3,12 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.desks import KEY, make_bench
+from tests.desks import KEY
 from tests.servers import CONTENTS, WAIT_S, Server, claim_when_queued, deliver, fail, working
 from vidmill.client import (
     AsyncVidmill,
@@ -30,21 +29,6 @@ from vidmill.client import (
 
 pytestmark = pytest.mark.sqlite
 """What is tried here is a client; `tests/service/store` and others try both databases."""
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    bench = make_bench(tmp_path)
-    server = Server(bench)
-    yield server
-    server.stop()
-    bench.close()
-
-
-@pytest.fixture
-def vidmill(server: Server) -> Iterator[Vidmill]:
-    with Vidmill(server.url, KEY) as client:
-        yield client
 
 
 def test_generate_waits_and_the_saved_file_is_what_was_stored(

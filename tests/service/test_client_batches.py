@@ -3,12 +3,11 @@
 import asyncio
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.desks import KEY, make_bench
+from tests.desks import KEY
 from tests.servers import CONTENTS, Server, deliver, fail, working
 from vidmill.client import (
     AsyncVidmill,
@@ -30,21 +29,6 @@ ROWS: list[Row] = [
     {"prompt": "a green ball", "custom_id": "green"},
     {"prompt": " ", "custom_id": "blank"},
 ]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    bench = make_bench(tmp_path)
-    server = Server(bench)
-    yield server
-    server.stop()
-    bench.close()
-
-
-@pytest.fixture
-def vidmill(server: Server) -> Iterator[Vidmill]:
-    with Vidmill(server.url, KEY) as client:
-        yield client
 
 
 def test_rows_are_checked_confirmed_followed_and_fetched(

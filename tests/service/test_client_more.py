@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import httpx2
 import pytest
 
-from tests.desks import KEY
+from tests.desks import KEY, Bench
 from tests.hooks import deliver as deliver_webhooks
 from tests.hooks import make_hook_bench
 from tests.receivers import answering, receiving
@@ -34,18 +34,10 @@ pytestmark = pytest.mark.sqlite
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    bench = make_hook_bench(tmp_path)
-    server = Server(bench)
-    yield server
-    server.stop()
-    bench.close()
-
-
-@pytest.fixture
-def vidmill(server: Server) -> Iterator[Vidmill]:
-    with Vidmill(server.url, KEY) as client:
-        yield client
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = make_hook_bench(tmp_path)
+    yield made
+    made.close()
 
 
 class Lossy(BaseHTTPRequestHandler):

@@ -2,15 +2,12 @@
 
 import asyncio
 import json
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
-from tests.desks import KEY, make_bench
+from tests.desks import KEY
 from tests.servers import Server, deliver, fail, working
 from tests.storyboards import JOINED, joining
 from vidmill.cli.app import run
@@ -49,26 +46,8 @@ duration = 4.0
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    folder = tmp_path / "server"
-    folder.mkdir()
-    bench = make_bench(folder)
-    server = Server(bench)
-    monkeypatch.setenv("VIDMILL_URL", server.url)
-    monkeypatch.setenv("VIDMILL_API_KEY", KEY)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    yield server
-    server.stop()
-    bench.close()
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def vidmill(server: Server) -> Iterator[Vidmill]:
-    with Vidmill(server.url, KEY) as client:
-        yield client
+def server(named_server: Server) -> Server:
+    return named_server
 
 
 def test_shots_are_made_joined_fetched_and_one_is_replaced(

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.desks import KEY, make_bench
+from tests.desks import KEY
 from tests.servers import CONTENTS, Server, deliver, fail, working
 
 pytestmark = pytest.mark.sqlite
@@ -17,15 +16,6 @@ pytestmark = pytest.mark.sqlite
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TESTED_ELSEWHERE = {"webhook_receiver.py"}  # tests/unit/outbound/test_receivers.py
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    bench = make_bench(tmp_path)
-    server = Server(bench)
-    yield server
-    server.stop()
-    bench.close()
 
 
 def run(server: Server, name: str, *arguments: str | Path) -> list[str]:

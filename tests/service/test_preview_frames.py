@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.desks import Bench, finish, make_bench, path_of
+from tests.desks import Bench, finish, path_of
 from tests.waiting import wait_until
 from tests.workers import WAIT_S, Worker, open_bench, small_spec
 from tests.workers import Bench as WorkerBench
@@ -67,13 +67,6 @@ def test_an_operator_may_want_none(tmp_path: Path) -> None:
 
         assert (job.state, pictures(bench, job)) == (JobState.SUCCEEDED, set())
         assert worker.stop() == 0
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make_bench(tmp_path)
-    yield made
-    made.close()
 
 
 def keep(bench: Bench, prefix: str, *steps: int) -> None:

@@ -3,19 +3,11 @@
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import uvicorn
 
-from tests.desks import Bench, Served, make_bench
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make_bench(tmp_path)
-    yield made
-    made.close()
+from tests.desks import Bench, Served
 
 
 @pytest.fixture
