@@ -23,34 +23,17 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
-@pytest.fixture
-def server(bench: Bench) -> Iterator[Server]:
-    made = Server(bench)
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def player_of() -> Iterator[Callable[[str], Player]]:
-    players: dict[str, Player] = {}
-
-    def get(version: str) -> Player:
-        if version not in players:
-            players[version] = Player("dashscope", version)
-        return players[version]
-
-    yield get
-    for player in players.values():
-        player.close()
-
-
 @pytest.fixture(
     params=[(version, surface) for version, all_ in SURFACES.items() for surface in all_],
     ids="-".join,
 )
-def sdk(request: pytest.FixtureRequest, server: Server, player_of: Callable[[str], Player]) -> Sdk:
+def sdk(
+    request: pytest.FixtureRequest, server: Server, player_of: Callable[[str, str], Player]
+) -> Sdk:
     version, surface = request.param
-    return Sdk(player=player_of(version), version=version, surface=surface, url=server.url)
+    return Sdk(
+        player=player_of("dashscope", version), version=version, surface=surface, url=server.url
+    )
 
 
 def job_of(bench: Bench, task_id: str) -> Job:

@@ -34,41 +34,27 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
-@pytest.fixture
-def server(bench: Bench) -> Iterator[Server]:
-    made = Server(bench)
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def player_of() -> Iterator[Callable[[str], Player]]:
-    players: dict[str, Player] = {}
-
-    def get(version: str) -> Player:
-        if version not in players:
-            players[version] = Player("openai", version)
-        return players[version]
-
-    yield get
-    for player in players.values():
-        player.close()
-
-
 @pytest.fixture(params=CLIENTS, ids="-".join)
-def sdk(request: pytest.FixtureRequest, server: Server, player_of: Callable[[str], Player]) -> Sdk:
+def sdk(
+    request: pytest.FixtureRequest, server: Server, player_of: Callable[[str, str], Player]
+) -> Sdk:
     version, colour = request.param
     return Sdk(
-        player=player_of(version), version=version, is_async=colour == "async", url=server.url
+        player=player_of("openai", version),
+        version=version,
+        is_async=colour == "async",
+        url=server.url,
     )
 
 
 @pytest.fixture(params=["sync", "async"])
 def newest(
-    request: pytest.FixtureRequest, server: Server, player_of: Callable[[str], Player]
+    request: pytest.FixtureRequest, server: Server, player_of: Callable[[str, str], Player]
 ) -> Sdk:
     is_async = request.param == "async"
-    return Sdk(player=player_of(NEWEST), version=NEWEST, is_async=is_async, url=server.url)
+    return Sdk(
+        player=player_of("openai", NEWEST), version=NEWEST, is_async=is_async, url=server.url
+    )
 
 
 def job_of(bench: Bench, video: dict[str, Any]) -> Job:
