@@ -22,13 +22,13 @@ class RecordingBus:
     def subscribe(
         self, job_id: str, on_event: Callable[[Mapping[str, Any]], None]
     ) -> Callable[[], None]:
-        raise NotImplementedError
+        raise AssertionError(f"{on_event} listens to {job_id}; this bus only sends")
 
     def cancel(self, job_id: str, attempt: int) -> None:
         self.cancels.append((job_id, attempt))
 
     def listen(self, worker: str) -> Inbox[CancelRequest]:
-        raise NotImplementedError
+        raise AssertionError(f"{worker} listens; this bus only sends")
 
     def close(self) -> None:
         """Nothing is open."""
@@ -44,7 +44,7 @@ class RecordingTickets:
         self.pools.append(pool)
 
     def listen(self, pools: Sequence[str], worker: str) -> TicketInbox:
-        raise NotImplementedError
+        raise AssertionError(f"{worker} listens to {pools}; these tickets only go out")
 
     def close(self) -> None:
         """Nothing is open."""

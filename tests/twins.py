@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Order:
 
 
 @dataclass
-class Twin:
+class Twin(ABC):
     """What both kinds have in common. Faults are switched on by setting their attributes.
 
     Attributes:
@@ -126,8 +127,9 @@ class Twin:
     def refusal(self) -> Response:
         return JSONResponse({"error": {"message": f"invalid key, not {KEY}"}}, 401)
 
+    @abstractmethod
     def app(self) -> Starlette:
-        raise NotImplementedError
+        """Return its routes, in its own dialect."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ class DeadlyTickets:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def listen(self, pools: Sequence[str], worker: str) -> TicketInbox:
-        raise NotImplementedError
+        raise AssertionError(f"{worker} listens to {pools}; these tickets only go out")
 
     def close(self) -> None:
         pass

@@ -61,7 +61,7 @@ class Tickets:
         self.seen.append((pool, held))
 
     def listen(self, pools: Sequence[str], worker: str) -> TicketInbox:
-        raise NotImplementedError
+        raise AssertionError(f"{worker} listens to {pools}; these tickets only go out")
 
     def close(self) -> None: ...
 

@@ -256,9 +256,6 @@ class TaskSocket:
             raise _TooSlow from None
 
 
-_ERROR_FIELDS = ("code", "detail", "retryable", "errors")
-
-
 class _TooSlow(Exception):
     """The other side takes nothing."""
 

@@ -1,7 +1,7 @@
 """Brand styles: pairs of LoRA files that tasks name. Both colours."""
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,9 +60,20 @@ class LorasFlows:
 
     calls: Calls
 
-    def add(self, high: Path, low: Path, form: Mapping[str, Any]) -> Flow[Lora]:
+    def add(
+        self,
+        name: str,
+        high: str | Path,
+        low: str | Path,
+        *,
+        licence: str,
+        trigger_words: Sequence[str],
+        strength: float,
+    ) -> Flow[Lora]:
         """Send the pair once: after a loss, look whether it is there."""
-        with high.open("rb") as high_file, low.open("rb") as low_file:
+        form: dict[str, Any] = {"name": name, "licence": licence, "strength": str(strength)}
+        form["trigger_words"] = list(trigger_words)
+        with Path(high).open("rb") as high_file, Path(low).open("rb") as low_file:
             request = Request(
                 method="POST",
                 path=LORAS,
@@ -121,9 +132,9 @@ class Loras:
             InvalidRequest: The files are no pair for the served model; every reason is told.
             Conflict: There is one of that name.
         """
-        form = {"name": name, "licence": licence, "strength": str(strength)}
-        words = list(trigger_words)
-        flow = self._flows.add(Path(high), Path(low), {**form, "trigger_words": words})
+        flow = self._flows.add(
+            name, high, low, licence=licence, trigger_words=trigger_words, strength=strength
+        )
         return self._driver.run(flow)
 
     def list(self) -> builtins.list[Lora]:
@@ -182,9 +193,9 @@ class AsyncLoras:
             InvalidRequest: The files are no pair for the served model; every reason is told.
             Conflict: There is one of that name.
         """
-        form = {"name": name, "licence": licence, "strength": str(strength)}
-        words = list(trigger_words)
-        flow = self._flows.add(Path(high), Path(low), {**form, "trigger_words": words})
+        flow = self._flows.add(
+            name, high, low, licence=licence, trigger_words=trigger_words, strength=strength
+        )
         return await self._driver.run(flow)
 
     async def list(self) -> builtins.list[Lora]:

@@ -67,12 +67,6 @@ def durations(conn: Connection, spec: ClipSpec, pool: str) -> Durations | None:
     )
 
 
-def expected_cost_s(conn: Connection, spec: ClipSpec, pool: str) -> float | None:
-    """Return the GPU seconds that a clip of this shape is likely to take; None = never made."""
-    known = durations(conn, spec, pool)
-    return None if known is None else known.render_s
-
-
 def _key(spec: ClipSpec) -> dict[str, Any]:
     key: dict[str, Any] = {"profile": spec.profile, "num_frames": spec.num_frames}
     key |= {"width_px": spec.native.width_px, "height_px": spec.native.height_px}

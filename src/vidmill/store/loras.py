@@ -32,11 +32,6 @@ def of_tenant(conn: Connection, tenant_id: int | None) -> list[Lora]:
     return [_to_lora(row) for row in conn.execute(query)]
 
 
-def all_loras(conn: Connection) -> list[Lora]:
-    """Return every tenant's, by id."""
-    return [_to_lora(row) for row in conn.execute(select(loras).order_by(loras.c.id))]
-
-
 def find(conn: Connection, tenant_id: int | None, name: str) -> Lora | None:
     """Return the LoRA that *tenant_id* means by *name*: its own, else the shared one."""
     named = (lora for lora in of_tenant(conn, tenant_id) if lora.name == name)

@@ -117,13 +117,8 @@ def on_host(conn: Connection, host: str) -> list[Worker]:
     return [_worker(row) for row in conn.execute(query)]
 
 
-def idle_count(conn: Connection, pool: str, *, now: float) -> int:
-    """Return how many workers that serve *pool* are ready and hold no running job."""
-    return idle_counts(conn, now=now)[pool]
-
-
 def idle_counts(conn: Connection, *, now: float) -> Counter[str]:
-    """Return the same for every pool; a worker counts in each that it serves."""
+    """Return, by pool, how many workers that serve it are ready and hold no running job."""
     idle = conn.execute(_IDLE, {"now": now})
     return Counter(pool for row in idle for pool in {row.pool, *row.pools})
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from tests import ledgers
 from tests.builders import make_result
 from tests.desks import Bench, finish
 from vidmill.domain.job import Lane
 from vidmill.store import accounts, jobs, ledger
-from vidmill.store.ledger import Balance
 
 GENERATE = "/v1/t2v/generate"
 CLIP = {"prompt": "a red ball", "resolution": "480p", "duration": 3.0, "seed": 7}
@@ -24,8 +24,8 @@ def look(bench: Bench, doc: Any) -> Any:
     return bench.client.get("/v1/t2v/status", params={"task_id": doc["task_id"]}).json()
 
 
-def balance(bench: Bench) -> Balance:
-    return bench.app.db.read(lambda conn: ledger.balance(conn, 1))
+def balance(bench: Bench) -> ledgers.Balance:
+    return bench.app.db.read(lambda conn: ledgers.balance(conn, 1))
 
 
 def audited(bench: Bench) -> list[Any]:
@@ -36,7 +36,7 @@ def entries(bench: Bench, doc: Any) -> list[tuple[str, int]]:
     def read(conn: Any) -> list[tuple[str, int]]:
         job = jobs.get(conn, doc["task_id"], 1)
         assert job is not None
-        return [(line.entry, line.credits) for line in ledger.of_job(conn, job.id)]
+        return ledgers.entries(conn, job.id)
 
     return bench.app.db.read(read)
 
@@ -50,13 +50,13 @@ def test_a_price_is_held_at_submit_and_captured_with_the_clip(bench: Bench) -> N
     doc = order(bench)
     assert doc["price"] == {"credits": 30, "state": "held"}
     assert (doc["cached"], entries(bench, doc)) == (False, [("hold", 30)])
-    assert balance(bench) == Balance(held=30, captured=0)
+    assert balance(bench) == ledgers.Balance(held=30, captured=0)
 
     bench.settle(bench.claim(), jobs.Succeeded(result=make_result()))
 
     assert look(bench, doc)["price"] == {"credits": 30, "state": "captured"}
     assert entries(bench, doc) == [("hold", 30), ("capture", 30)]
-    assert (balance(bench), audited(bench)) == (Balance(held=0, captured=30), [])
+    assert (balance(bench), audited(bench)) == (ledgers.Balance(held=0, captured=30), [])
 
 
 def test_a_failed_task_costs_nothing(bench: Bench) -> None:
@@ -66,7 +66,7 @@ def test_a_failed_task_costs_nothing(bench: Bench) -> None:
 
     assert look(bench, doc)["price"] == {"credits": 30, "state": "released"}
     assert entries(bench, doc) == [("hold", 30), ("release", 30)]
-    assert balance(bench) == Balance(held=0, captured=0)
+    assert balance(bench) == ledgers.Balance(held=0, captured=0)
 
 
 def test_a_cancelled_task_costs_nothing(bench: Bench) -> None:
@@ -75,7 +75,7 @@ def test_a_cancelled_task_costs_nothing(bench: Bench) -> None:
     answer = bench.client.post(f"/v1/t2v/tasks/{doc['task_id']}/cancel")
 
     assert answer.json()["price"] == {"credits": 30, "state": "released"}
-    assert (balance(bench), audited(bench)) == (Balance(held=0, captured=0), [])
+    assert (balance(bench), audited(bench)) == (ledgers.Balance(held=0, captured=0), [])
 
 
 def test_billing_outlives_the_task(bench: Bench) -> None:
@@ -83,7 +83,7 @@ def test_billing_outlives_the_task(bench: Bench) -> None:
 
     assert bench.client.delete(f"/v1/t2v/tasks/{task_id}").status_code == 204
 
-    assert balance(bench) == Balance(held=0, captured=30)
+    assert balance(bench) == ledgers.Balance(held=0, captured=30)
 
 
 def test_an_identical_order_is_answered_at_once_and_for_nothing(bench: Bench) -> None:
@@ -96,7 +96,7 @@ def test_an_identical_order_is_answered_at_once_and_for_nothing(bench: Bench) ->
     assert again["task_id"] != first["task_id"]
     assert again["result_url"].partition("?")[0] == first["result_url"].partition("?")[0]
     assert entries(bench, again) == [("hold", 0), ("capture", 0)]
-    assert balance(bench) == Balance(held=0, captured=30)
+    assert balance(bench) == ledgers.Balance(held=0, captured=30)
 
 
 def test_a_plan_may_ask_for_a_part_of_the_price(bench: Bench) -> None:
@@ -107,7 +107,7 @@ def test_a_plan_may_ask_for_a_part_of_the_price(bench: Bench) -> None:
     again = order(bench, status=200)
 
     assert again["price"] == {"credits": 15, "state": "captured"}
-    assert balance(bench) == Balance(held=0, captured=45)
+    assert balance(bench) == ledgers.Balance(held=0, captured=45)
 
 
 @pytest.mark.parametrize("change", [{"cache": False}, {"seed": 8}, {"seed": None}])

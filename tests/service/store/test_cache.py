@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests import ledgers
 from tests.builders import FakeClock, make_job, make_new_job, make_result
 from vidmill.domain.errors import QueueFull
 from vidmill.domain.job import Job, JobState, Lane, Phase
@@ -55,9 +56,7 @@ def read(db: Database, job: Job) -> Job:
 
 
 def entries(db: Database, job: Job) -> list[tuple[str, int]]:
-    return [
-        (line.entry, line.credits) for line in db.read(lambda conn: ledger.of_job(conn, job.id))
-    ]
+    return db.read(lambda conn: ledgers.entries(conn, job.id))
 
 
 class TestFollowing:
@@ -250,7 +249,9 @@ class TestErasing:
     def test_bill_outlives_the_job(self, db: Database) -> None:
         job = make_clip(db)
         self.erase(db, job)
-        assert db.read(lambda conn: ledger.balance(conn, 1)) == ledger.Balance(held=0, captured=30)
+        assert db.read(lambda conn: ledgers.balance(conn, 1)) == ledgers.Balance(
+            held=0, captured=30
+        )
         assert entries(db, job) == [("hold", 30), ("capture", 30)]
 
 

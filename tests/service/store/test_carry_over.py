@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
+from tests import ledgers
 from tests.builders import START, FakeClock, make_result, make_spec
 from tests.claims import claim_some, settle
 from vidmill.domain.job import TERMINAL, JobState, Lane
@@ -101,8 +102,8 @@ def test_every_key_and_job_is_the_default_users(old: Database) -> None:
 def test_jobs_of_before_cost_nothing_and_the_ledger_agrees(old: Database) -> None:
     assert old.read(ledger.audit) == []
     for tenant_id in (1, 2):
-        balance = old.read(lambda conn, t=tenant_id: ledger.balance(conn, t))  # type: ignore[misc]
-        assert balance == ledger.Balance(held=0, captured=0)
+        balance = old.read(lambda conn, t=tenant_id: ledgers.balance(conn, t))  # type: ignore[misc]
+        assert balance == ledgers.Balance(held=0, captured=0)
 
 
 def test_its_jobs_run_on(old: Database) -> None:

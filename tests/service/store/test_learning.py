@@ -26,7 +26,6 @@ def test_nothing_is_known_of_a_shape_never_made(db: Database) -> None:
     assert known(db, steps=4) is None
     assert known(db, native=Size(160, 96)) is None
     assert known(db, profile="other") is None
-    assert db.read(lambda conn: learning.expected_cost_s(conn, make_spec(steps=4), "main")) is None
 
 
 def test_durations_are_those_of_the_shape_whatever_the_prompt(db: Database) -> None:
@@ -34,7 +33,6 @@ def test_durations_are_those_of_the_shape_whatever_the_prompt(db: Database) -> N
         learn(db, gpu_s, gpu_s + 2, prompt=f"made in {gpu_s}")
 
     assert known(db) == Durations(render_s=12.0, totals_s=(12.0, 14.0, 16.0))
-    assert db.read(lambda conn: learning.expected_cost_s(conn, make_spec(), "main")) == 12.0
 
 
 def test_another_pool_is_asked_only_where_the_own_one_knows_nothing(db: Database) -> None:

@@ -27,7 +27,7 @@ def live(db: Database, clock: FakeClock, pool: str | None = None) -> list[str]:
 
 
 def idle(db: Database, clock: FakeClock) -> int:
-    return db.read(lambda conn: workers.idle_count(conn, "main", now=clock.now))
+    return db.read(lambda conn: workers.idle_counts(conn, now=clock.now)["main"])
 
 
 def claim(db: Database, worker: str) -> Job | None:
