@@ -156,16 +156,18 @@ def replace_shot(uow: UnitOfWork, board: Storyboard, number: int, shot: NewShot)
         failures=0,
         progress=0.0,
         lease_until=None,
-        error_code=None,
-        error_message=None,
         finished_at=None,
     )
 
 
 def set_state(uow: UnitOfWork, board: Storyboard, state: BoardState, **changes: Any) -> Storyboard:
-    """Put a storyboard, held, into *state*; *changes* are further columns."""
+    """Put a storyboard, held, into *state*; *changes* are further columns.
+
+    An earlier error, of a joining tried again since, goes with the earlier state.
+    """
+    values = {"state": state, "error_code": None, "error_message": None, **changes}
     changed = update(storyboards).where(storyboards.c.id == board.id)
-    row = uow.conn.execute(changed.values(state=state, **changes).returning(storyboards)).one()
+    row = uow.conn.execute(changed.values(values).returning(storyboards)).one()
     return _to_board(row)
 
 

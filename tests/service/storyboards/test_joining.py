@@ -54,6 +54,23 @@ def test_joining_that_fails_is_tried_again_later_and_then_given_up(
     assert bench.app.joins.attempts == {Outcome.FAILED: 2, Outcome.GIVEN_UP: 1}
 
 
+def test_what_is_joined_in_the_end_has_no_error_left(bench: Bench, boards: Storyboards) -> None:
+    board_id = ready(bench, boards)
+    join = FakeJoin(bench, errors=[StorageFailed("busy")])
+    joiner(bench, join).step()
+    assert boards.get(board_id, CALLER).board.error_code == "storage_failed"
+
+    bench.clock.advance(RETRY_S + 1)
+    joiner(bench, join).step()
+
+    board = boards.get(board_id, CALLER).board
+    assert (board.state, board.error_code, board.error_message) == (
+        BoardState.COMPLETED,
+        None,
+        None,
+    )
+
+
 def test_a_joiner_that_stops_hands_on_what_it_was_at(bench: Bench, boards: Storyboards) -> None:
     board_id, stopping = ready(bench, boards), threading.Event()
     stopping.set()
