@@ -253,11 +253,8 @@ class Storyboards:
         accept = self.submission.accept(shot.order, caller, key=key, parent=old.task_id)
 
         def write(uow: UnitOfWork) -> tuple[Shot, bool]:
-            held = _hold(uow, board_id, caller)
-            if held.state is BoardState.CANCELLING:
-                raise StoryboardStateConflict("the storyboard is being cancelled; wait for its end")
-            shots = storyboards.shots(uow.conn, held.id)
-            self._refuse_misfit(shots, number, shot)
+            held, shots = _to_change(uow, board_id, caller)
+            self._refuse_misfit(shots, number, shot.length)
             accepted = accept(uow)
             if not accepted.is_replay:
                 new = NewShot(job=accepted.job, crossfade_s=shot.crossfade_s)
@@ -269,6 +266,24 @@ class Storyboards:
             with suppress(TaskNotCancellable, TaskNotFound):  # it ended, or was erased, just now
                 self.tasks.cancel(replaced.task_id, caller)
         return replace(self.get(board_id, caller), is_replay=is_replay)
+
+    def refade(self, board_id: str, number: int, fade_s: float, caller: Caller) -> StoryboardView:
+        """Change how long a shot fades into the next one; its clip stays, and nothing is charged.
+
+        Raises:
+            StoryboardNotFound, StoryboardStateConflict, InvalidRequest: As `replace_shot`.
+        """
+        self.shot(self.get(board_id, caller), number)
+
+        def write(uow: UnitOfWork) -> None:
+            held, shots = _to_change(uow, board_id, caller)
+            old = _length(shots[number - 1])
+            self._refuse_misfit(shots, number, replace(old, crossfade_s=fade_s))
+            if fade_s != old.crossfade_s:
+                storyboards.refade_shot(uow, held, number, fade_s)
+
+        self.db.write(write)
+        return self.get(board_id, caller)
 
     def shot(self, view: StoryboardView, number: int) -> Shot:
         """Return shot *number*, from 1.
@@ -342,10 +357,10 @@ class Storyboards:
         if wrong := self.problems(lengths):
             raise InvalidRequest(wrong)
 
-    def _refuse_misfit(self, shots: Sequence[Shot], number: int, new: ShotOrder) -> None:
+    def _refuse_misfit(self, shots: Sequence[Shot], number: int, new: Length) -> None:
         """Refuse a shot that does not fit, in the terms of a body that is this shot alone."""
         lengths = [_length(shot) for shot in shots]
-        lengths[number - 1] = new.length
+        lengths[number - 1] = new
         own = f"#/shots/{number - 1}/crossfade"
         if wrong := self.problems(lengths):
             raise InvalidRequest(
@@ -371,6 +386,13 @@ def _hold(uow: UnitOfWork, board_id: str, caller: Caller) -> Storyboard:
     if held is None:
         raise _not_found(board_id)
     return held
+
+
+def _to_change(uow: UnitOfWork, board_id: str, caller: Caller) -> tuple[Storyboard, list[Shot]]:
+    held = _hold(uow, board_id, caller)
+    if held.state is BoardState.CANCELLING:
+        raise StoryboardStateConflict("the storyboard is being cancelled; wait for its end")
+    return held, storyboards.shots(uow.conn, held.id)
 
 
 def _not_found(board_id: str) -> StoryboardNotFound:

@@ -146,8 +146,17 @@ def shots(conn: Connection, board_id: int) -> list[Shot]:
 
 def replace_shot(uow: UnitOfWork, board: Storyboard, number: int, shot: NewShot) -> Storyboard:
     """Let *shot* be the one of that number in a storyboard, held: a new revision of it."""
+    return _revise(uow, board, number, **_shot_values(shot))
+
+
+def refade_shot(uow: UnitOfWork, board: Storyboard, number: int, crossfade_s: float) -> Storyboard:
+    """Let a shot fade for so long into the next one: a new revision, of the same clips."""
+    return _revise(uow, board, number, crossfade_s=crossfade_s)
+
+
+def _revise(uow: UnitOfWork, board: Storyboard, number: int, **changes: Any) -> Storyboard:
     here = (shot_rows.c.storyboard_id == board.id, shot_rows.c.number == number)
-    uow.conn.execute(update(shot_rows).where(*here).values(_shot_values(shot)))
+    uow.conn.execute(update(shot_rows).where(*here).values(changes))
     return set_state(
         uow,
         board,

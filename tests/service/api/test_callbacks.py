@@ -14,6 +14,7 @@ from tests.desks import Bench, finish
 from tests.hooks import HOOKS, bodies, create, deliver, make_hook_bench, problem
 from tests.outboxes import default_of, outbox, record
 from tests.receivers import answering, receiving
+from vidmill.api.desk import Desk
 from vidmill.outbound.signing import signature
 from vidmill.store import jobs
 
@@ -135,6 +136,18 @@ def test_storyboard_that_failed_is_told_with_its_shots(bench: Bench) -> None:
         [body] = bodies(receiver)
     assert body["type"] == "t2v.storyboard.failed"
     assert body["data"] == shown
+
+
+def test_body_of_a_storyboard_is_small_even_with_as_many_shots_as_may_be(bench: Bench) -> None:
+    with receiving(answering(204)) as receiver:
+        create(bench.client, receiver.url, events=["t2v.storyboard.failed"])
+        shots = [{"prompt": f"{n:02}" + "長" * 198, "duration": 3.0} for n in range(20)]
+        assert bench.client.post("/v1/t2v/storyboards", json={"shots": shots}).status_code == 202
+        for _ in shots:
+            bench.settle(bench.claim(), jobs.Failed(code="bad_output", message="長" * 200))
+        Desk.of(bench.app).storyboards.keeper.tend()
+        deliver(bench)
+        assert len(receiver.calls[0].body) < 50_000
 
 
 def test_failed_task_says_why(bench: Bench) -> None:

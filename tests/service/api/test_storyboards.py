@@ -242,6 +242,22 @@ def test_a_replacement_is_refused_what_the_whole_decides(bench: Bench) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "storyboard_not_found")
 
 
+def test_a_fade_alone_makes_no_task(bench: Bench) -> None:
+    doc = create(bench)
+    end_shots(bench)
+    join(bench, doc["storyboard_id"])
+
+    answer = bench.client.post(doc["links"]["shots"][0], json={"crossfade": 1.5})
+
+    after = answer.json()
+    assert (answer.status_code, after["state"], after["duration"]) == (202, "joining", 5.5)
+    assert after["price"] == doc["price"]
+    assert len(bench.client.get("/v1/t2v/tasks").json()["data"]) == 2
+    assert problems(bench, {"crossfade": None, "seed": -1}, doc["links"]["shots"][0]) == [
+        ("#/seed", "min")
+    ]
+
+
 def test_cancel_and_delete(bench: Bench) -> None:
     doc = create(bench)
     url = doc["links"]["self"]

@@ -1,5 +1,6 @@
 """A shot of a storyboard is made anew: what is kept, what is stopped, what is refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from tests.storyboards import (
     stored,
     succeed,
 )
-from vidmill.domain.errors import InvalidRequest
+from vidmill.domain.errors import InvalidRequest, StoryboardStateConflict
 from vidmill.domain.storyboard import BoardState, JoinedClip, ShotState
 from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.joining import LEASE_S
@@ -101,6 +102,45 @@ def test_a_replacement_that_does_not_fit_is_refused_in_its_own_terms(
 
     assert pointers == [["#/duration"], ["#/crossfade"], ["#/duration"]]
     assert bench.app.db.read(lambda conn: len(jobs.page(conn, 1, limit=9))) == 2
+
+
+def test_a_fade_is_changed_without_a_new_clip(bench: Bench, boards: Storyboards) -> None:
+    board_id, join = ready(bench, boards), FakeJoin(bench)
+    joiner(bench, join).step()
+    before = boards.get(board_id, CALLER)
+
+    with pytest.raises(InvalidRequest):
+        boards.refade(board_id, 1, 1.6, CALLER)
+    same = boards.refade(board_id, 1, 0.0, CALLER)
+    assert (same.board.state, same.board.revision) == (BoardState.COMPLETED, 1)
+    after = boards.refade(board_id, 1, 1.5, CALLER)
+
+    assert (after.board.state, after.board.revision, after.duration_s) == (
+        BoardState.JOINING,
+        2,
+        7.5,
+    )
+    assert [v.shot.task_id for v in after.shots] == [v.shot.task_id for v in before.shots]
+    joiner(bench, join).step()
+    assert join.orders[-1]["spans"] == [[72, 36], [72, 0], [72, 0]]
+    assert stored(bench, board_id) == [f"{board_id}/2/2/clip.mp4"]
+    assert bench.app.db.read(lambda conn: len(jobs.page(conn, 1, limit=9))) == 3
+
+
+def test_nothing_of_a_storyboard_being_cancelled_is_changed(
+    bench: Bench, boards: Storyboards
+) -> None:
+    board_id = make(boards).board.public_id
+    bench.claim()
+    boards.cancel(board_id, CALLER)
+
+    changes: list[Callable[[], object]] = [
+        lambda: boards.refade(board_id, 1, 1.0, CALLER),
+        lambda: boards.replace_shot(board_id, 1, shot("other"), CALLER),
+    ]
+    for change in changes:
+        with pytest.raises(StoryboardStateConflict):
+            change()
 
 
 def test_a_replacement_sent_twice_under_one_key_is_made_once(

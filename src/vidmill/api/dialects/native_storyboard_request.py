@@ -149,6 +149,13 @@ def read_shot_changes(
     return _read_shot(data, read, check, crossfade_s=crossfade_s)
 
 
+def read_fade(changes: object) -> float | None:
+    """Return the cross-fade of *changes* that change nothing else; None: the shot is made anew."""
+    if isinstance(changes, dict) and set(changes) == {FADE}:
+        return _seconds(changes[FADE])
+    return None
+
+
 def _shot(
     data: object, shared: Mapping[str, Any], check: Check, *, crossfade_s: float
 ) -> ShotOrder:

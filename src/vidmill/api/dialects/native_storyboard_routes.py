@@ -147,14 +147,14 @@ def _changing(native: NativeStoryboards) -> tuple[Route, ...]:
             method="POST",
             path=f"{STORYBOARD}/shots/{{number}}",
             handler=native.replace_shot,
-            summary="Make one shot anew; the clips of the others are used again",
+            summary="Make one shot anew, or change its `crossfade` alone; other clips stay",
             permission=Scope.SUBMIT,
             is_creating=True,
             body=ShotBody,
             is_body_partial=True,
             answers={
                 202: Answer(
-                    description="The shot is queued, and the whole will be joined anew.",
+                    description="The shot is queued, unless its clip stays; all is joined anew.",
                     model=models.Storyboard,
                     headers=REPLAYED,
                 )

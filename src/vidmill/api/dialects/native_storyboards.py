@@ -16,6 +16,7 @@ from vidmill.api.dialects import native_storyboard_views as views
 from vidmill.api.dialects.native_pages import PAGE, page_answer
 from vidmill.api.dialects.native_storyboard_request import (
     Asked,
+    read_fade,
     read_shot_changes,
     read_storyboard,
 )
@@ -105,6 +106,10 @@ class NativeStoryboards:
     ) -> Response:
         boards = self.desk.storyboards
         board_id, number = request.path_params["storyboard_id"], _number(request)
+        fade_s = read_fade(changes)
+        if fade_s is not None:
+            view = boards.refade(board_id, number, fade_s, caller)
+            return self._changed(view, request, caller, status=202)
         view = boards.get(board_id, caller)
         old, board = boards.shot(view, number), view.board
         shared = {
