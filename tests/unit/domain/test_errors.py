@@ -51,10 +51,11 @@ def test_invalid_request_names_every_field_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ERRORS.values())
-def test_no_error_on_the_callers_side_is_retryable_but_for_pressure(
+def test_no_error_on_the_callers_side_is_retryable_but_for_pressure_and_slow_lines(
     kind: type[VidmillError],
 ) -> None:
-    pressure = {
+    passing = {
+        errors.BodyTooSlow,
         errors.QueueFull,
         errors.ServiceUnavailable,
         errors.EnhancerUnavailable,
@@ -62,7 +63,7 @@ def test_no_error_on_the_callers_side_is_retryable_but_for_pressure(
         errors.IdempotencyInProgress,
     }
     if issubclass(kind, errors.RequestError):
-        assert kind.is_retryable == (kind in pressure)
+        assert kind.is_retryable == (kind in passing)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
