@@ -5,13 +5,15 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
+from vidmill.cli.doctor_model import model_findings
+from vidmill.cli.finding import Finding, State
 from vidmill.cli.options import Json, terminal
 from vidmill.cli.output import Exit, Terminal, reported
 
@@ -30,18 +32,7 @@ EXTRAS = {
     "worker": ("torch", "diffusers", "transformers", "av", "cv2", "PIL", "numpy"),
 }
 
-State = Literal["ok", "warn", "fail"]
 STYLES: dict[State, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check saw. `remedy` is empty when nothing need be done."""
-
-    name: str
-    state: State
-    detail: str
-    remedy: str = ""
 
 
 def doctor(context: typer.Context, is_json: Json = False) -> None:
@@ -219,59 +210,6 @@ def _codec(_term: Terminal) -> Iterable[Finding]:
         yield Finding(name="codec", state="ok", detail=f"libx264 (PyAV {av.__version__})")
 
 
-def _model(_term: Terminal) -> Iterable[Finding]:
-    try:
-        from pydantic import ValidationError
-
-        from vidmill.engines.folder import describe_model
-        from vidmill.profiles import load_profile
-        from vidmill.settings import Settings
-    except ImportError:
-        return
-    try:
-        settings = Settings()
-        profile = load_profile(settings.profile)
-    except ValidationError as error:
-        yield Finding(
-            name="settings",
-            state="fail",
-            detail="; ".join(problem["msg"] for problem in error.errors()),
-            remedy="see docs/settings.md and `vidmill config show`",
-        )
-        return
-    except (LookupError, ValueError) as error:
-        remedy = "set VIDMILL_PROFILE; `vidmill models` lists what there is"
-        yield Finding(name="model", state="fail", detail=str(error), remedy=remedy)
-        return
-    if profile.remote is not None:
-        yield _remote_model(profile.name, settings.remote_url or profile.remote.url)
-        return
-    status = describe_model(profile, settings.model_path)
-    problems = "; ".join(str(finding) for finding in status.findings)
-    where = status.path or status.source
-    yield Finding(
-        name="model",
-        state="ok" if status.is_installed else "fail",
-        detail=f"{profile.name} in {where}{': ' if problems else ''}{problems}",
-        remedy="" if status.is_installed else "see `vidmill models`; set VIDMILL_MODEL_PATH",
-    )
-
-
-def _remote_model(name: str, url: str) -> Finding:
-    from urllib.parse import urlsplit
-
-    if not url:
-        return Finding(
-            name="model",
-            state="fail",
-            detail=f"{name} is drawn by a server, and none is named",
-            remedy="set VIDMILL_REMOTE_URL to its address, http://gpu7:8000/v1",
-        )
-    return Finding(
-        name="model", state="ok", detail=f"{name} is drawn by the server {urlsplit(url).hostname}"
-    )
-
-
 CHECKS: tuple[Callable[[Terminal], Iterable[Finding]], ...] = (
     _python,
     _extras,
@@ -281,7 +219,7 @@ CHECKS: tuple[Callable[[Terminal], Iterable[Finding]], ...] = (
     _disk,
     _shared_memory,
     _codec,
-    _model,
+    model_findings,
 )
 
 

@@ -88,26 +88,17 @@ def _plan(
     profile: "ModelProfile", path: Path | None, *, device_gb: float, gpus: int, duration_s: float
 ) -> "MemoryPlan":
     from vidmill.domain.errors import ModelInvalid
-    from vidmill.domain.layout import plan_memory
-    from vidmill.engines.anatomy import anatomy_of, largest_size
-    from vidmill.engines.hub import local_folder
-    from vidmill.profiles import resolve_source, revision_of
+    from vidmill.engines.anatomy import plan_of
+    from vidmill.profiles import resolve_source
 
     if path is not None and not path.is_dir():
         raise CommandError(f"there is no folder {path}")
     source = resolve_source(profile, str(path.absolute()) if path else "")
+    bytes_each = round(device_gb * _GB)
     try:
-        anatomy = anatomy_of(profile, local_folder(source, revision_of(profile, source)))
+        return plan_of(profile, source, device_bytes=bytes_each, gpus=gpus, duration_s=duration_s)
     except ModelInvalid as error:
         raise CommandError(str(error)) from error
-    return plan_memory(
-        anatomy,
-        profile.layouts,
-        size=largest_size(profile),
-        num_frames=profile.num_frames(duration_s or profile.warm_duration_s),
-        device_bytes=round(device_gb * _GB),
-        gpus=gpus,
-    )
 
 
 def _document(profile: "ModelProfile", made: "MemoryPlan") -> dict[str, Any]:

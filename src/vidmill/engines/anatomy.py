@@ -7,9 +7,11 @@ from typing import Any
 
 from vidmill.domain.clip import Size
 from vidmill.domain.errors import ModelInvalid
-from vidmill.domain.layout import Anatomy
+from vidmill.domain.layout import Anatomy, MemoryPlan, plan_memory
 from vidmill.domain.profile import ModelProfile
 from vidmill.engines.folder import PARTS, read_part
+from vidmill.engines.hub import local_folder
+from vidmill.profiles import revision_of
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _TIED = ("shared.weight", "encoder.embed_tokens.weight")
@@ -37,6 +39,32 @@ def anatomy_of(profile: ModelProfile, folder: Path | None) -> Anatomy:
             f"the sizes of {profile.name} are not known: neither a folder nor the profile says"
             f" {error}; give a folder, or add [params_m] and [parts] to the profile"
         ) from error
+
+
+def plan_of(
+    profile: ModelProfile,
+    source: str,
+    *,
+    device_bytes: int,
+    gpus: int = 1,
+    duration_s: float = 0.0,
+) -> MemoryPlan:
+    """Return what each layout of *profile* needs for its largest clips, against such devices.
+
+    The files at *source* are counted if they are here. A *duration_s* of 0 stands for clips as long
+    as the model is warmed with.
+
+    Raises:
+        ModelInvalid: As `anatomy_of`.
+    """
+    return plan_memory(
+        anatomy_of(profile, local_folder(source, revision_of(profile, source))),
+        profile.layouts,
+        size=largest_size(profile),
+        num_frames=profile.num_frames(duration_s or profile.warm_duration_s),
+        device_bytes=device_bytes,
+        gpus=gpus,
+    )
 
 
 def largest_size(profile: ModelProfile) -> Size:

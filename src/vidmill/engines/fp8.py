@@ -22,7 +22,7 @@ _LARGEST = torch.finfo(FP8).max
 _SMALLEST_SCALE = 2.0**-15
 """Its inverse is still a float16. Rows whose largest value is below 5e-7 lose precision by it."""
 
-_CAPABILITY = (8, 9)
+CAPABILITY = (8, 9)
 """Ada; the first NVIDIA cards that multiply in 8-bit floats."""
 
 _UNIT = 16
@@ -80,7 +80,7 @@ def to_fp8(blocks: nn.ModuleList, *, device: torch.device) -> int:
 
 def require_fp8(device: torch.device) -> None:
     """Raise `ModelInvalid` unless *device* multiplies 8-bit floats."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < CAPABILITY:
         raise ModelInvalid(
             'gemm = "fp8" needs a GPU of compute capability 8.9 or more, which'
             f' {torch.cuda.get_device_name(device)} is not; set gemm = "native"'

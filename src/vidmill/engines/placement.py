@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidmill.domain.errors import EngineOutOfMemory, ModelInvalid
-from vidmill.domain.layout import next_smaller, plan_memory
+from vidmill.domain.layout import next_smaller
 from vidmill.domain.profile import Layout, ModelProfile
-from vidmill.engines.anatomy import anatomy_of, largest_size
-from vidmill.engines.hub import local_folder
+from vidmill.engines.anatomy import plan_of
 from vidmill.engines.reading import Homes
-from vidmill.profiles import revision_of
 from vidmill.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -70,13 +68,7 @@ def choose_layout(
     if device.type != "cuda" or len(profile.layouts) == 1:
         return profile.layouts[0]
     free_bytes = measure(device)
-    made = plan_memory(
-        anatomy_of(profile, local_folder(source, revision_of(profile, source))),
-        profile.layouts,
-        size=largest_size(profile),
-        num_frames=profile.num_frames(profile.warm_duration_s),
-        device_bytes=free_bytes,
-    )
+    made = plan_of(profile, source, device_bytes=free_bytes)
     peaks = {need.layout.value: need.peak_bytes for need in made.needs}
     log.info("layouts_planned", free_bytes=free_bytes, usable_bytes=made.usable_bytes, **peaks)
     if made.chosen is None:
