@@ -10,6 +10,7 @@ import pytest
 
 from tests.desks import KEY
 from tests.servers import CONTENTS, Server, deliver, fail, working
+from vidmill.client import Vidmill
 
 pytestmark = pytest.mark.sqlite
 """What is tried here is a client; `tests/service/store` and others try both databases."""
@@ -45,6 +46,15 @@ def test_one_clip_is_saved(server: Server, tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENTS["video"]
     assert said[0].startswith("costs ")
     assert said[-2].startswith("completed")
+
+
+def test_a_lora_pair_of_noise_is_one_that_the_tiny_model_takes(
+    server: Server, tmp_path: Path
+) -> None:
+    high, low = run(server, "lora_pair.py", tmp_path / "acme")
+    with Vidmill(server.url, KEY) as vidmill:
+        made = vidmill.loras.add("acme", high, low, licence="own work")
+    assert (made.rank, made.layers) == (4, 60)
 
 
 def test_text_becomes_a_link(server: Server) -> None:
