@@ -1,6 +1,8 @@
 """`vidmill admin lora`: what it registers, and what it refuses."""
 
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,33 @@ def test_a_pair_is_added_for_all_switched_off_and_removed(
     assert run(["admin", "lora", "remove", "house"]) == 0
     capsys.readouterr()
     assert printed(capsys, "list") == []
+
+
+class Screen(io.StringIO):
+    """A terminal, as far as it is asked."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [("80", False), ("200", True)])
+def test_on_a_terminal_too_narrow_for_a_row_values_stand_one_below_the_other(
+    pair: list[str],
+    columns: str,
+    *,
+    is_table: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    printed(capsys, "add", "house", *pair, "--licence", "CC0", "--trigger", "house style")
+    screen = Screen()
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout", screen)
+    assert run(["admin", "lora", "list"]) == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    lines = [" ".join(line.split()) for line in plain.splitlines()]
+    assert ("trigger words house style" in lines) is not is_table
+    assert any(line.startswith("name version shared") for line in lines) is is_table
 
 
 def test_a_tenants_lora_is_listed_with_the_shared_ones_for_it_alone(

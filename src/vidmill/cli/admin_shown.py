@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidmill.cli.options import terminal
-from vidmill.cli.output import CommandError, Exit, Terminal, reported
+from vidmill.cli.output import PIPED_COLUMNS, CommandError, Exit, Terminal, reported
 from vidmill.cli.running import settings_of, starting
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def show(term: Terminal, lines: Sequence[dict[str, Any]]) -> None:
         table.add_column(name.replace("_", " "), justify=side)
     for line in lines:
         table.add_row(*(escape(_cell(value)) for value in line.values()))
-    if term.out.measure(table).maximum <= term.out.width:
+    wide = term.out.options.update_width(PIPED_COLUMNS)  # else what is measured is cut already
+    if term.out.measure(table, options=wide).maximum <= term.out.width:
         term.out.print(table)
         return
     for line in lines:
