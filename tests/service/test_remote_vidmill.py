@@ -104,6 +104,15 @@ def test_a_clip_comes_back_in_the_size_length_and_colour_it_was_made_in(
     assert np.abs(some - (200, 99, 9)).max() <= 4
 
 
+@pytest.mark.parametrize(("duration_s", "num_frames"), [(3.1, 53), (3.9, 65), (9.9, 161)])
+def test_a_length_between_two_strides_comes_back_whole(
+    server: Server, engine: Engine, duration_s: float, num_frames: int
+) -> None:
+    with working(server.bench, deliver):
+        frames = order(engine, duration_s=duration_s, num_frames=num_frames)
+    assert len(frames) == num_frames
+
+
 def test_the_other_is_asked_for_just_this_clip(server: Server, engine: Engine) -> None:
     asked: list[Job] = []
 

@@ -13,7 +13,7 @@ from vidmill.domain.errors import EngineFailed, ModelInvalid, SpecUnsupported, W
 from vidmill.domain.profile import ModelProfile
 from vidmill.domain.remote import Remote
 from vidmill.engines.remote import RemoteEngine, Standing, State
-from vidmill.engines.wire import SUBMIT_S, NoAnswer, Reply, Wire
+from vidmill.engines.wire import NOT_FOUND, SUBMIT_S, NoAnswer, Reply, Wire
 
 _SUBMIT = "/services/aigc/video-generation/video-synthesis"
 _NOBODYS = "/tasks/00000000-0000-0000-0000-000000000000"
@@ -85,9 +85,15 @@ class Synthesis:
             raise ModelInvalid("[remote] model is empty: name the model to buy from")
         self._remote = remote
         self._wire = wire
+        self.host = wire.host
 
     def greet(self) -> str:
-        self._wire.ask("GET", _NOBODYS)
+        reply = self._wire.ask("GET", _NOBODYS)
+        if reply.status == NOT_FOUND and not self._output(reply):
+            raise EngineFailed(
+                f"{self._wire.host} has nothing there: {self._wire.words(reply.doc)};"
+                " VIDMILL_REMOTE_URL is the part before /services, and ends with /api/v1"
+            )
         return self._remote.model
 
     def submit(self, spec: ClipSpec) -> str:
@@ -111,7 +117,8 @@ class Synthesis:
             return name
         code = str(reply.doc.get("code", ""))
         if code.startswith(_THROTTLING):
-            raise NoAnswer(self._words(code, reply.doc), is_sent=False)
+            brief = f"{self._wire.host} says {code}:"
+            raise NoAnswer(brief, self._wire.words(reply.doc), is_sent=False)
         raise self._failure(code, reply.doc)
 
     def most_frames(self, spec: ClipSpec) -> int:
@@ -125,8 +132,8 @@ class Synthesis:
             raise EngineFailed(f"{self._wire.host} does not know the clip any more")
         state = _STATES.get(status)
         if not reply.is_ok or state is None:
-            words = f"{self._wire.host} answered {reply.status} {self._wire.words(reply.doc)}"
-            raise NoAnswer(words.rstrip(), is_sent=True)
+            brief = f"{self._wire.host} answered {reply.status}"
+            raise NoAnswer(brief, self._wire.words(reply.doc), is_sent=True)
         error = None
         if state is State.FAILED:
             error = self._failure(str(output.get("code") or status), output)

@@ -69,10 +69,13 @@ class Videos:
             raise ModelInvalid(f"[remote] dialect {remote.dialect!r}: choose one of {known}")
         self._remote = remote
         self._wire = wire
+        self.host = wire.host
 
     def greet(self) -> str:
         reply = self._wire.ask("GET", "/models")
         if reply.status == NOT_FOUND:  # FastVideo has no such route
+            if self._wire.ask("GET", "/videos").status == NOT_FOUND:
+                raise self._no_route(reply)
             return self._remote.model
         data = reply.doc.get("data")
         names = [str(each.get("id")) for each in data or () if isinstance(each, Mapping)]
@@ -87,6 +90,8 @@ class Videos:
     def submit(self, spec: ClipSpec) -> str:
         body = _DIALECTS[self._remote.dialect](self._fields(spec))
         reply = self._wire.ask("POST", "/videos", timeout_s=SUBMIT_S, **body)
+        if reply.status == NOT_FOUND:
+            raise self._no_route(reply)
         if reply.status in _REFUSALS:
             raise SpecUnsupported(f"{self._wire.host} refuses it: {self._wire.words(reply.doc)}")
         name = reply.doc.get("id")
@@ -95,7 +100,7 @@ class Videos:
         return name
 
     def most_frames(self, spec: ClipSpec) -> int:
-        return spec.num_frames
+        return math.ceil(self._seconds(spec) * spec.native_fps) if self._is_timed else 0
 
     def look(self, name: str) -> Standing:
         reply = self._wire.ask("GET", f"/videos/{name}")
@@ -134,9 +139,7 @@ class Videos:
         self._wire.close()
 
     def _fields(self, spec: ClipSpec) -> dict[str, Any]:
-        omit, native = self._remote.omit, spec.native
-        # Whole seconds where frames say more exactly what is meant: SGLang's field is an integer.
-        seconds = spec.duration_s if "num_frames" in omit else math.ceil(spec.duration_s)
+        native = spec.native
         fields = {
             "model": self._remote.model,
             "prompt": spec.prompt,
@@ -146,7 +149,7 @@ class Videos:
             "height": native.height_px,
             "num_frames": spec.num_frames,
             "fps": spec.native_fps,
-            "seconds": f"{seconds:g}",
+            "seconds": f"{self._seconds(spec):g}",
             "num_inference_steps": spec.steps,
             "guidance_scale": spec.guidance_scale,
             "guidance_scale_2": spec.guidance_scale_2,
@@ -155,7 +158,19 @@ class Videos:
         }
         if not self._remote.model:
             del fields["model"]
+        omit = self._remote.omit
         return {n: v for n, v in fields.items() if n not in omit} | dict(self._remote.extra)
+
+    @property
+    def _is_timed(self) -> bool:
+        """Whether seconds alone say how long the clip shall be."""
+        return "num_frames" in self._remote.omit
+
+    def _seconds(self, spec: ClipSpec) -> float:
+        """Return the fewest tenths of a second that hold every frame."""
+        if not self._is_timed:
+            return math.ceil(spec.duration_s)  # SGLang's field is an integer
+        return math.ceil(10 * (spec.num_frames - 1) / spec.native_fps) / 10
 
     def _failure(self, reply: Reply) -> WorkError:
         """Return why the clip of *reply* failed, and with it whether another try may help."""
@@ -169,9 +184,16 @@ class Videos:
             return SpecUnsupported(words)
         return EngineFailed(words)
 
+    def _no_route(self, reply: Reply) -> EngineFailed:
+        words = self._wire.words(reply.doc) or "no reason given"
+        return EngineFailed(
+            f"{self._wire.host} has nothing there: {words};"
+            " VIDMILL_REMOTE_URL is the part before /videos, and ends with /v1 as a rule"
+        )
+
     def _no_answer(self, reply: Reply) -> NoAnswer:
         words = self._wire.words(reply.doc)
-        return NoAnswer(f"{self._wire.host} answered {reply.status} {words}".rstrip(), is_sent=True)
+        return NoAnswer(f"{self._wire.host} answered {reply.status}", words, is_sent=True)
 
 
 def _text(value: Any) -> str:

@@ -63,10 +63,12 @@ class Service(Protocol):
     """The wire of one kind of server. Every call may raise `NoAnswer` or `EngineFailed`.
 
     Attributes:
+        host: Where it is, for logs.
         is_shared: It draws for many at once: a clip left running there is in nobody's way.
         is_billed: A clip left running there costs money.
     """
 
+    host: str
     is_shared: bool
     is_billed: bool
 
@@ -153,7 +155,12 @@ class RemoteEngine:
             service.close()
             raise EngineFailed(f"{error}; start the server, or check VIDMILL_REMOTE_URL") from error
         self._service = service
-        log.info("remote_engine_ready", profile=self._profile.name, model=self._model)
+        log.info(
+            "remote_engine_ready",
+            profile=self._profile.name,
+            host=service.host,
+            model=self._model,
+        )
 
     def warm(self, on_shape: Callable[[int, int], None]) -> None:
         """Draw nothing: warming is the server's own affair, and may be billed."""
@@ -224,11 +231,14 @@ class RemoteEngine:
         patience = _Patience(self._remote, watch)
         while True:
             try:
-                return service.submit(spec)
+                name = service.submit(spec)
             except NoAnswer as error:
                 if error.is_sent:  # a second order might be a second clip
                     raise EngineFailed(f"{error}; it may have taken the order") from error
                 patience.bear(error)
+            else:
+                log.info("remote_clip_ordered", host=service.host, name=name)
+                return name
 
     def _await(self, service: Service, name: str, watch: Watch) -> Standing:
         """Return the standing of *name* once it is done, reporting until then."""
@@ -359,15 +369,18 @@ class _Patience:
         Raises:
             EngineFailed: It has been so for too long.
         """
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        limit_s = self._remote.patience_s
+        now, limit_s = time.monotonic(), self._remote.patience_s
+        if self._since is None:
+            self._since = now
+            log.warning("remote_gives_no_answer", reason=error.brief, patience_s=limit_s)
         if now - self._since + error.wait_s > limit_s:
             raise EngineFailed(f"{error}, for over {limit_s:g} s") from error
         self.wait(error.wait_s)
 
     def renew(self, *, is_news: bool) -> None:
         """Note that the server answered; with *is_news*, look again as soon as at first."""
+        if self._since is not None:
+            log.info("remote_answers_again", seconds=round(time.monotonic() - self._since, 1))
         self._since = None
         if is_news:
             self._wait_s = self._remote.poll_s[0]

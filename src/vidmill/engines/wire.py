@@ -44,10 +44,14 @@ _NOT_SENT = (
 
 
 class NoAnswer(Exception):
-    """The server is out of reach, or has no time. *is_sent*: it may have got the request."""
+    """The server is out of reach, or has no time. *is_sent*: it may have got the request.
 
-    def __init__(self, message: str, *, is_sent: bool, wait_s: float = 0.0) -> None:
-        super().__init__(message)
+    *brief* is for logs; *words* are the server's own, which may quote a prompt.
+    """
+
+    def __init__(self, brief: str, words: str = "", *, is_sent: bool, wait_s: float = 0.0) -> None:
+        super().__init__(f"{brief} {words}".rstrip())
+        self.brief = brief
         self.is_sent = is_sent
         self.wait_s = wait_s
 
@@ -123,8 +127,9 @@ class Wire:
             )
         if status == TOO_MANY_REQUESTS or (status >= _SERVER_ERROR and not doc):
             wait_s = _seconds(response.headers.get("retry-after", ""))
-            message = f"{self.host} answered {status} {self.words(doc)}".rstrip()
-            raise NoAnswer(message, is_sent=status != TOO_MANY_REQUESTS, wait_s=wait_s)
+            is_sent = status != TOO_MANY_REQUESTS
+            brief = f"{self.host} answered {status}"
+            raise NoAnswer(brief, self.words(doc), is_sent=is_sent, wait_s=wait_s)
         return Reply(status=status, doc=doc)
 
     def fetch(self, url: str, file: BinaryIO, *, check: Callable[[], None], is_ours: bool) -> int:

@@ -124,6 +124,12 @@ def test_a_wrong_key_is_known_at_the_start(service: DashScopeTwin) -> None:
         open_engine(service, key="wrong")
 
 
+@pytest.mark.parametrize("path", ["", "/v1", "/api/v1/services"])
+def test_a_wrong_address_is_known_at_the_start(service: DashScopeTwin, path: str) -> None:
+    with pytest.raises(EngineFailed, match=r"has nothing there: .*ends with /api/v1"):
+        open_remote("dashscope", service.url + path)
+
+
 @pytest.mark.parametrize("rules", [{"dialect": "json"}, {"model": ""}])
 def test_a_profile_that_cannot_work_is_refused(
     service: DashScopeTwin, rules: dict[str, str]

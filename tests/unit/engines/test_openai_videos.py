@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.responses import JSONResponse, Response
+from structlog.testing import capture_logs
 
 from tests.orders import open_remote, order, remote_profile
 from tests.twins import KEY, VideosTwin, serving
@@ -109,10 +110,33 @@ def test_a_profile_may_leave_fields_out_add_some_and_name_the_model(sglang: Vide
     model = "Wan2.2-T2V-A14B"
     omit = frozenset({"num_frames", "size"})
     engine = open_engine(sglang, omit=omit, extra={"cache": False}, model=model)
-    fields = asked_of(sglang, engine, duration_s=0.9)
+    fields = asked_of(sglang, engine)
     assert not omit & fields.keys()
     assert (fields["model"], fields["cache"]) == (model, False)
-    assert fields["seconds"] == "0.9"  # exact where no number of frames is
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "num_frames", "asked"), [(1.0, 5, "1"), (0.9, 5, "1"), (1.1, 9, "2")]
+)
+def test_where_no_number_of_frames_is_sent_the_seconds_hold_them_all(
+    sglang: VideosTwin, duration_s: float, num_frames: int, asked: str
+) -> None:
+    engine = open_engine(sglang, omit=frozenset({"num_frames"}))
+    sglang.num_frames = num_frames
+    changes = {"duration_s": duration_s, "num_frames": num_frames}
+    assert asked_of(sglang, engine, **changes)["seconds"] == asked
+
+
+def test_what_a_tenth_of_a_second_holds_too_much_is_dropped(sglang: VideosTwin) -> None:
+    engine = open_engine(sglang, omit=frozenset({"num_frames"}))
+    sglang.num_frames, sglang.fps = 30, 30
+    fields = {"native_fps": 30, "num_frames": 29, "duration_s": 0.9}
+    assert asked_of(sglang, engine, **fields)["seconds"] == "1"
+    assert len(order(engine, **fields)) == 29
+
+
+def test_seconds_are_whole_where_frames_say_what_is_meant(sglang: VideosTwin) -> None:
+    assert asked_of(sglang, open_engine(sglang), duration_s=0.9)["seconds"] == "1"
 
 
 def test_a_percentage_is_passed_on_and_never_a_hundred_before_the_end(sglang: VideosTwin) -> None:
@@ -166,6 +190,18 @@ def test_a_failed_clip_says_why_and_whether_another_try_helps(
         order(open_engine(vllm))
 
 
+def test_a_server_that_lists_no_models_is_known_by_its_videos(sglang: VideosTwin) -> None:
+    sglang.troubles.append(Response("", 404))
+    assert order(open_engine(sglang)).std() > 0
+
+
+def test_an_order_that_finds_no_route_does_not_speak_against_the_order(sglang: VideosTwin) -> None:
+    engine = open_engine(sglang)
+    sglang.troubles.append(JSONResponse({"detail": "no model wan here"}, 404))
+    with pytest.raises(EngineFailed, match="no model wan here"):
+        order(engine)
+
+
 def test_a_refused_order_is_permanent_and_quotes_no_values(sglang: VideosTwin) -> None:
     engine = open_remote("openai_videos", f"{sglang.url}/v1", dialect="form")
     with pytest.raises(SpecUnsupported, match=r"body\.prompt: Field required") as caught:
@@ -207,6 +243,27 @@ def test_an_order_of_unknown_fate_is_not_placed_twice(sglang: VideosTwin) -> Non
     with pytest.raises(EngineFailed, match="may have taken the order"):
         order(engine)
     assert [method for method, _ in sglang.calls].count("POST") == 1
+
+
+def test_the_log_says_when_a_server_goes_silent_and_when_it_is_back_without_its_words(
+    sglang: VideosTwin,
+) -> None:
+    engine = open_engine(sglang)
+
+    class Trouble(RecordingWatch):
+        def report(self, phase: Phase, done: int, total: int) -> None:
+            super().report(phase, done, total)
+            if phase is Phase.DENOISING and done == 50:
+                sglang.troubles += [JSONResponse({"detail": "a secret prompt"}, 503)] * 3
+
+    with capture_logs() as said:
+        order(engine, Trouble(), steps=4)
+    events = [entry["event"] for entry in said]
+    assert events == ["remote_clip_ordered", "remote_gives_no_answer", "remote_answers_again"]
+    host = sglang.url.removeprefix("http://")
+    assert (said[0]["host"], said[0]["name"]) == (host, sglang.calls[-1][1].rpartition("/")[2])
+    assert said[1]["reason"] == f"{host} answered 503"
+    assert "secret" not in str(said)
 
 
 def test_patience_ends(sglang: VideosTwin) -> None:
@@ -321,6 +378,11 @@ opened = partial(open_remote, "openai_videos")
             lambda _url: opened("http://127.0.0.1:9/v1"),
             EngineFailed,
             "127.0.0.1:9 cannot be reached: ConnectError; start the server",
+        ),
+        (
+            lambda url: opened(url.removesuffix("/v1")),
+            EngineFailed,
+            "has nothing there: .*ends with /v1",
         ),
         (
             lambda url: opened(url, dialect="xml"),
