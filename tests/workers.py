@@ -211,12 +211,7 @@ class Worker:
 
     def wait_rendered(self, job: Job) -> None:
         """Wait until the frames of *job* are handed over."""
-
-        def is_rendered() -> bool:
-            lines = self.log_path.read_text().splitlines()
-            return any('"job_rendered"' in line and job.public_id in line for line in lines)
-
-        assert wait_until(is_rendered, timeout_s=WAIT_S), self.log_tail()
+        self.wait_said("job_rendered", job)
 
     @contextmanager
     def full_disk(self, pid: int) -> Iterator[None]:
@@ -234,6 +229,21 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Return every whole line of the log that tells of *event*."""
+        lines = self.log_path.read_text().splitlines()
+        name = f'"event": "{event}"'
+        return [json.loads(line) for line in lines if name in line and line.endswith("}")]
+
+    def wait_said(self, event: str, job: Job) -> dict[str, Any]:
+        """Wait until the log tells of *event* of *job*; return that line."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.said(event) if line["job_id"] == job.public_id]
+
+        assert wait_until(lambda: bool(found()), timeout_s=WAIT_S), self.log_tail()
+        return found()[-1]
 
     def log_tail(self) -> str:
         return "\n".join(self.log_path.read_text().splitlines()[-15:])

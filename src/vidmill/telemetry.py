@@ -51,6 +51,11 @@ class _Forgiving:
             self._stream.flush()
 
 
+def about(**fields: Any) -> contextlib.AbstractContextManager[Any]:
+    """Put *fields* into every line that this thread logs meanwhile."""
+    return structlog.contextvars.bound_contextvars(**fields)
+
+
 def get_logger(name: str) -> Any:
     """Return a structlog logger bound to *name* as `component`."""
     return structlog.get_logger(component=name)

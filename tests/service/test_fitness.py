@@ -90,7 +90,8 @@ def test_worker_whose_device_is_unusable_from_the_start_takes_itself_out(tmp_pat
     with open_bench(tmp_path / "data", **changes) as bench:
         worker = Worker(bench, ENGINE)
         assert worker.process.wait(WAIT_S) == EXIT_UNFIT
-        assert "cannot be loaded on this device" in worker.log_path.read_text()
+        last = worker.said("worker_unfit")[-1]["reason"]
+        assert last.startswith("the model cannot be loaded here: engine_failed: ")
 
 
 def test_pool_whose_engine_fails_everything_rests_and_opens_again_with_one_probe(

@@ -57,6 +57,30 @@ def test_a_job_is_drawn_elsewhere_and_its_result_says_so(shared: tuple[Bench, Wo
     assert job.result.model["served"] == "Wan2.2-T2V-A14B"
 
 
+def test_the_log_leads_from_a_job_to_the_clip_at_the_server(
+    shared: tuple[Bench, Worker],
+) -> None:
+    bench, worker = shared
+    job = bench.wait_over(bench.submit(small_spec(steps=2)))
+    (ordered,) = [
+        line for line in worker.said("remote_clip_ordered") if line["run"] == f"{job.public_id}/1"
+    ]
+    assert ordered["name"].startswith("clip-")
+
+
+def test_a_failed_run_leaves_its_code_in_the_log_and_not_the_words_of_the_server(
+    shared: tuple[Bench, Worker], twin: VideosTwin
+) -> None:
+    bench, worker = shared
+    twin.fails = {"code": 400, "message": "no to 'a red ball'"}
+    job = bench.wait_over(bench.submit(small_spec(steps=2)))
+    twin.fails = None
+    assert job.state is JobState.FAILED
+    settled = worker.wait_said("job_settled", job)
+    assert (settled["level"], settled["code"]) == ("warning", "spec_unsupported")
+    assert "a red ball" not in worker.log_path.read_text()
+
+
 def test_a_cancelled_job_is_over_at_once_but_its_slot_is_not_given_away_before_the_server_is_free(
     shared: tuple[Bench, Worker], twin: VideosTwin
 ) -> None:

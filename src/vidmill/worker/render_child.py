@@ -202,7 +202,7 @@ def _shown(previews: "PreviewFrames | None", spec: ClipSpec, prefix: str) -> Ite
 def main(arguments: list[str]) -> None:
     link = connect(arguments)
     start, _ = link.hear()
-    from vidmill.telemetry import configure_logging
+    from vidmill.telemetry import about, configure_logging
 
     configure_logging(start["log_level"], start["log_format"])
     owed = Owed()
@@ -212,9 +212,10 @@ def main(arguments: list[str]) -> None:
     while True:
         order, _ = link.hear()
         waited_s = round(time.monotonic() - idle_since, 5)
-        idle_since = render(
-            engine, link, order, waited_s=waited_s, previews=previews, owed=owed, shelf=shelf
-        )
+        with about(run=order["prefix"]):
+            idle_since = render(
+                engine, link, order, waited_s=waited_s, previews=previews, owed=owed, shelf=shelf
+            )
 
 
 if __name__ == "__main__":

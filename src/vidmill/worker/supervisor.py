@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vidmill.domain.clip import ClipResult
-from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, VidmillError
+from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, JobCancelled, VidmillError
 from vidmill.domain.job import JobState
 from vidmill.services.lifecycle import ENGINE_TROUBLE
 from vidmill.settings import Settings
@@ -241,7 +241,7 @@ class Supervisor:
             self._unsettled.append((run, outcome))
             self._loop.after(RESETTLE_S, lambda: self._settle_again(run, outcome))
             return
-        log.info("job_settled", job_id=run.job.public_id, attempt=run.job.attempt, state=state)
+        _log_end(run, outcome, state)
         self._tidy(run, state, is_stored=is_stored)
         self._judge_engine(run, outcome)
         self._end_when_drained()
@@ -264,7 +264,8 @@ class Supervisor:
         """Count the loads that failed though the files are sound: the device is not."""
         self._load_failures += code in DEVICE_TROUBLE
         if self._load_failures >= self._settings.worker_failures:
-            self._take_out("the model cannot be loaded on this device")
+            _, detail = self._production.status
+            self._take_out(f"the model cannot be loaded here: {detail}")
 
     def _take_out(self, reason: str) -> None:
         log.critical("worker_unfit", reason=reason)
@@ -301,6 +302,15 @@ class Supervisor:
             self._app.blobs.delete_prefix(prefix)
         except (VidmillError, OSError) as error:
             log.warning("delete_failed", prefix=prefix, error=str(error))
+
+
+def _log_end(run: Run, outcome: Outcome, state: JobState | None) -> None:
+    """Say how *run* ended; of a failure the code alone, as its words may quote a prompt."""
+    fields = {"job_id": run.job.public_id, "attempt": run.job.attempt, "state": state}
+    if isinstance(outcome, VidmillError) and not isinstance(outcome, JobCancelled):
+        log.warning("job_settled", **fields, code=outcome.code)
+    else:
+        log.info("job_settled", **fields)
 
 
 def render_order(app: App, assignment: Assignment) -> dict[str, Any]:
