@@ -154,6 +154,8 @@ def describe(task: Task, *, steps: int | None = None) -> str:
         place = "" if task.queue_position is None else f", {task.queue_position} ahead"
         return f"queued{place}{_eta(task)}"
     if task.status == "processing":
+        if task.cancel_requested:
+            return "stopping"
         phase = task.phase or "processing"
         retry = f", run {task.attempt}" if task.attempt > 1 else ""
         return f"{WORDS.get(phase, phase)}{_step(task, task.steps or steps)}{retry}{_eta(task)}"

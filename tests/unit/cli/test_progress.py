@@ -26,6 +26,7 @@ def make_task(status: str = "processing", **more: object) -> Task:
         (make_task(phase="dreaming"), "dreaming"),
         (make_task(phase="storing", eta=Eta(p50=7.4, p90=9)), "storing, about 7 s left"),
         (make_task(phase="storing", eta=Eta(p50=0.2, p90=1)), "storing"),
+        (make_task(phase="denoising", steps=12, cancel_requested=True), "stopping"),
         (make_task("completed"), "completed"),
     ],
 )
