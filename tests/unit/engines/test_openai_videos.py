@@ -130,7 +130,7 @@ def test_where_no_number_of_frames_is_sent_the_seconds_hold_them_all(
 def test_what_a_tenth_of_a_second_holds_too_much_is_dropped(sglang: VideosTwin) -> None:
     engine = open_engine(sglang, omit=frozenset({"num_frames"}))
     sglang.num_frames, sglang.fps = 30, 30
-    fields = {"native_fps": 30, "num_frames": 29, "duration_s": 0.9}
+    fields: dict[str, Any] = {"native_fps": 30, "num_frames": 29, "duration_s": 0.9}
     assert asked_of(sglang, engine, **fields)["seconds"] == "1"
     assert len(order(engine, **fields)) == 29
 
