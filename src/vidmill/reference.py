@@ -121,6 +121,9 @@ prompt out first. It is off until the operator sets `VIDMILL_ENHANCER_URL` and
 until then; `enhance` in the capabilities says so. **Such prompts leave Vidmill for that
 endpoint**; nothing else is sent, and no log holds them.
 
+An estimate takes `enhance` and asks nobody: it says `would_be_enhanced`, and shows no
+prompt. Batches, storyboards and the other dialects refuse it by name.
+
 Our instructions (`src/vidmill/domain/enhancing.py`, one per language, versioned) ask
 for one shot, more visible detail, and nothing changed. The answer is taken as the model
 gives it, if it is one text of at most `VIDMILL_ENHANCER_MAX_CHARS` characters in the
@@ -130,7 +133,9 @@ Whether it kept to the instructions is not checked: read it.
 The task keeps the prompt as it was sent in `request`; `explain` shows what was made of
 it (`enhancement`: text, model, version of the instructions) beside the words of rules,
 which follow it. Without a usable answer within `VIDMILL_ENHANCER_TIMEOUT_S` the request
-is refused with 503 `enhancer_unavailable`, and nothing is queued or charged. Why: [ADR
+is refused with 503 `enhancer_unavailable`, and nothing is queued or charged; SDK and
+command line try once more, and leave it at that. The log has `enhancer_unavailable` with
+the reason, and `prompt_enhanced` with the seconds it took. Why: [ADR
 0027](adr/0027-enhanced-or-refused.md).
 
 ## Rules, version {version}

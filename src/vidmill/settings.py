@@ -261,6 +261,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"VIDMILL_DEFAULT_FRAME_RATE {self.default_frame_rate} is not a VIDMILL_FRAME_RATES"
             )
+        if self.enhancer_url and not self.enhancer_url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"VIDMILL_ENHANCER_URL {self.enhancer_url!r} is no address; write it like"
+                " http://llm:8000/v1"
+            )
         if self.enhancer_url and not self.enhancer_model:
             raise ValueError("VIDMILL_ENHANCER_MODEL is empty; name the model to ask for")
         if self.heartbeat_s * 2 > self.lease_s:

@@ -27,6 +27,8 @@ def test_environment_variables_set_fields(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"default_frame_rate": 23}, "VIDMILL_DEFAULT_FRAME_RATE"),
         ({"lease_s": 6.0, "heartbeat_s": 5.0}, "VIDMILL_LEASE_S"),
         ({"device": "cuda:0-2"}, "VIDMILL_DEVICE"),
+        ({"enhancer_url": "http://llm/v1"}, "VIDMILL_ENHANCER_MODEL"),
+        ({"enhancer_url": "llm:8000", "enhancer_model": "m"}, "VIDMILL_ENHANCER_URL 'llm:8000'"),
     ],
 )
 def test_a_contradiction_is_refused_and_names_the_variable(

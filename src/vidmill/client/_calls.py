@@ -1,5 +1,6 @@
 """How one call is made: what is tried again, when, and for how long. No I/O happens here."""
 
+import math
 import random
 import time
 import uuid
@@ -27,6 +28,9 @@ BUSY = frozenset({429, 503})
 
 TRANSIENT = BUSY | {502, 504}
 """Answers after which a repeatable request is tried again."""
+
+MOST_TRIES = {"enhancer_unavailable": 2}
+"""So often in all where each try costs something, and a person waits for another decision."""
 
 SILENCE_S = 40.0
 """An event stream says something every 15 s; a longer silence means that it is dead."""
@@ -105,7 +109,7 @@ class Calls:
             was_there |= not isinstance(error, ServerUnreachable)
             delay_s = self.delay_s(error, tries)
             allowed_s = self._allowed_s(error, unreachable_s, was_there=was_there)
-            if not _may_repeat(error, request) or waited_s + delay_s > allowed_s:
+            if not _may_repeat(error, request, tries) or waited_s + delay_s > allowed_s:
                 raise error
             waited_s += delay_s
             yield Sleep(delay_s)
@@ -195,8 +199,10 @@ def posting(path: str, body: Mapping[str, Any] | None = None) -> Request:
     return Request(method="POST", path=path, body=body)
 
 
-def _may_repeat(error: ApiError | TransportError, request: Request) -> bool:
+def _may_repeat(error: ApiError | TransportError, request: Request, tries: int) -> bool:
     if isinstance(error, ApiError):
+        if tries >= MOST_TRIES.get(error.code, math.inf):
+            return False
         is_passing = error.status in (TRANSIENT if request.is_repeatable else BUSY)
         return (is_passing and error.code != QUOTA_EXCEEDED) or error.code == IN_PROGRESS
     return request.is_repeatable or isinstance(error, ServerUnreachable)

@@ -19,7 +19,8 @@ class Estimate(Wire):
         gpu_s: Expected seconds of a GPU; 0 from the cache.
         clips_left_today: Of the plan's clips a day; None where none is set.
         would_be_rejected: The problem that a submit would meet now; None = it would be taken.
-        prompt: What the engine would read, additions included.
+        would_be_enhanced: A language model would write the prompt out first; it was not asked.
+        prompt: What the engine would read, additions included; None if `would_be_enhanced`.
     """
 
     cache_hit: bool = False
@@ -31,6 +32,7 @@ class Estimate(Wire):
     clips_left_today: int | None = None
     would_be_rejected: dict[str, Any] | None = None
     request: dict[str, Any] | None = None
+    would_be_enhanced: bool = False
     prompt: str | None = None
     negative_prompt: str | None = None
     additions: list[dict[str, Any]] = Field(default_factory=list)

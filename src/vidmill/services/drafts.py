@@ -89,13 +89,14 @@ class Drafts:
             seed=self.random_bits(SEED_MAX.bit_length()),
             lora=lora,
         )
-        is_seeded = order.seed is not None
+        is_seeded, is_unwritten = order.seed is not None, order.enhance and order.enhanced is None
+        is_cached = order.cache and not is_unwritten  # nobody knows yet what it would be equal to
         return Draft(
             spec=spec,
             request=_echo(order, spec, shaped),
             lane=lane,
-            cache_key=spec.cache_key(is_seeded=is_seeded) if order.cache else None,
-            is_unwritten=order.enhance and order.enhanced is None,
+            cache_key=spec.cache_key(is_seeded=is_seeded) if is_cached else None,
+            is_unwritten=is_unwritten,
         )
 
     def of_job(self, job: Job, caller: Caller) -> Draft:

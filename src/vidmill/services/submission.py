@@ -120,12 +120,14 @@ class Submission:
     def estimate(self, order: Order, caller: Caller) -> Job:
         """Return the job that `submit` would make now; nothing is stored, held or charged.
 
-        It is really made, and undone in the same transaction: so it says what submitting would.
+        It is really made, and undone in the same transaction: so it says what submitting would. A
+        prompt that is to be written out counts as it is, for nobody is asked.
 
         Raises:
             InvalidRequest, PermissionDenied, QueueFull, ServiceUnavailable: As `submit`.
         """
-        write = self.accept(order, caller)
+        draft = replace(self.drafts.of_order(order, caller), is_unwritten=False)
+        write = self._writing(draft, caller, key=None)
 
         def make_and_undo(uow: UnitOfWork) -> Job:
             raise _Undone(write(uow).job)

@@ -1,7 +1,7 @@
 """`enhance`: a language model writes the prompt out before anything is queued, or says no."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,9 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from tests.desks import Bench, make_bench
 from tests.waiting import wait_until
@@ -30,16 +31,32 @@ class Chat:
     says: Any = WRITTEN
     status: int = 200
     raw: bytes = b""
+    pace: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
     async def answer(self, request: Request) -> Response:
         self.asked.append(await request.json())
         self.keys.append(request.headers["authorization"])
+        if self.pace == "silent":
+            await gone(request)
+        if self.pace == "dripping":
+            return StreamingResponse(drops(request))
         if self.raw:
             return Response(self.raw)
         message = {"role": "assistant", "content": self.says}
         return JSONResponse({"choices": [{"message": message}]}, status_code=self.status)
+
+
+async def gone(request: Request) -> None:
+    """Wait until the caller has hung up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def drops(request: Request) -> AsyncIterator[bytes]:
+    yield b" "
+    await gone(request)
 
 
 @contextmanager
@@ -189,6 +206,53 @@ def test_an_endpoint_that_is_not_there_refuses_the_request(tmp_path: Path) -> No
     bench.close()
 
 
+@pytest.mark.parametrize("pace", ["silent", "dripping"])
+def test_an_answer_that_takes_too_long_refuses_the_request(
+    tmp_path: Path, address: tuple[Chat, str], chat: Chat, pace: str
+) -> None:
+    chat.pace = pace
+    enhancer: dict[str, Any] = {"enhancer_url": address[1], "enhancer_model": "writer"}
+    bench = make_bench(
+        tmp_path, **enhancer, enhancer_api_key=KEY, enhancer_timeout_s=1.0, profile="a14b-quality"
+    )
+
+    with capture_logs() as said:
+        body = {"prompt": "a red ball", "enhance": True}
+        answer = bench.client.post("/v1/t2v/generate", json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "enhancer_unavailable")
+    assert "gave no answer within 1 s" in answer.json()["detail"]
+    assert num_tasks(bench) == 0
+    (entry,) = [each for each in said if each["event"] == "enhancer_unavailable"]
+    assert (entry["model"], entry["reason"]) == ("writer", "gave no answer within 1 s")
+    assert "red ball" not in str(said)
+    assert KEY not in str(said)
+    bench.close()
+
+
+def test_the_status_of_a_refusal_is_told(bench: Bench, chat: Chat) -> None:
+    chat.status = 401
+
+    answer = bench.client.post("/v1/t2v/generate", json={"prompt": "a red ball", "enhance": True})
+
+    assert "answered with status 401" in answer.json()["detail"]
+
+
+def test_an_estimate_says_that_the_prompt_would_be_enhanced_and_asks_nobody(
+    bench: Bench, chat: Chat
+) -> None:
+    body = {"prompt": "a red ball", "seed": 7}
+    bench.client.post("/v1/t2v/generate", json=body)
+
+    plain = bench.client.post("/v1/t2v/estimate", json=body).json()
+    doc = bench.client.post("/v1/t2v/estimate", json={**body, "enhance": True}).json()
+
+    assert (plain["would_be_enhanced"], plain["cache_hit"]) == (False, True)
+    assert (doc["would_be_enhanced"], doc["cache_hit"], doc["prompt"]) == (True, False, None)
+    assert doc["price"] == plain["price"]
+    assert chat.asked == []
+
+
 def test_a_request_that_is_refused_anyway_sends_no_prompt(bench: Bench, chat: Chat) -> None:
     body = {"prompt": "a red ball", "enhance": True}
 
@@ -202,7 +266,7 @@ def test_a_request_that_is_refused_anyway_sends_no_prompt(bench: Bench, chat: Ch
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/t2v/estimate", {"prompt": "x", "enhance": True}),
+        ("/v1/t2v/storyboards", {"shots": [{"prompt": "x", "enhance": True}] * 2}),
         ("/v1/videos", {"prompt": "x", "enhance": True}),
     ],
 )
@@ -216,12 +280,23 @@ def test_enhance_is_refused_where_it_is_not_done(
     assert chat.asked == []
 
 
+def test_a_row_of_a_batch_that_asks_for_it_is_refused_by_name(bench: Bench, chat: Chat) -> None:
+    items = [{"prompt": "x", "enhance": True}, {"prompt": "y"}]
+    batch = bench.client.post("/v1/t2v/batches", json={"items": items}).json()
+
+    rows = bench.client.get(f"/v1/t2v/batches/{batch['batch_id']}/rows").json()["data"]
+
+    assert batch["counts"]["invalid"] == 1
+    assert rows[0]["problems"][0]["pointer"] == "#/enhance"
+    assert chat.asked == []
+
+
 def test_enhance_is_refused_with_the_reason_where_none_is_configured(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
 
-    answer = bench.client.post("/v1/t2v/generate", json={"prompt": "x", "enhance": True})
-
-    assert answer.status_code == 422
-    assert "VIDMILL_ENHANCER_URL" in answer.text
+    for path in ("/v1/t2v/generate", "/v1/t2v/estimate"):
+        answer = bench.client.post(path, json={"prompt": "x", "enhance": True})
+        assert answer.status_code == 422
+        assert "VIDMILL_ENHANCER_URL" in answer.text
     assert bench.client.get("/v1/t2v/capabilities").json()["enhance"] is False
     bench.close()

@@ -71,9 +71,10 @@ def ok(doc: Any) -> Reply:
     return Reply(status=200, headers={}, body=json.dumps(doc).encode())
 
 
-def no(status: int, **headers: str) -> Reply:
+def no(status: int, code: str = "busy", **headers: str) -> Reply:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status=status, headers=names, body=b'{"code": "busy", "detail": "later"}')
+    body = json.dumps({"code": code, "detail": "later"}).encode()
+    return Reply(status=status, headers=names, body=body)
 
 
 def task(status: str = "queued", **more: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vidmill.client import (
     NotFound,
     Patience,
     RateLimited,
+    ServerError,
     ServerUnreachable,
     Task,
     TaskCancelled,
@@ -90,6 +91,12 @@ class TestSubmit:
         with pytest.raises(RateLimited):
             script.run(script.flows().submit(CLIP))
         assert script.slept == []
+
+    def test_asks_a_language_model_that_gave_no_prompt_once_more_and_not_for_a_minute(self) -> None:
+        script = Script([no(503, code="enhancer_unavailable", retry_after="5")] * 2)
+        with pytest.raises(ServerError):
+            script.run(script.flows().submit(CLIP))
+        assert script.slept == [5.0]
 
     def test_gives_up_soon_when_there_is_no_server(self) -> None:
         script = Script([REFUSED] * 4)

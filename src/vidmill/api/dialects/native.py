@@ -92,7 +92,8 @@ class Native:
 
     async def estimate(self, request: Request, caller: Caller) -> Response:
         body = await read_json(request)
-        order = await self._read(partial(read_order, body), self.desk.submission.drafts, caller)
+        drafts = self.desk.single_submission.drafts
+        order = await self._read(partial(read_order, body), drafts, caller)
         return json_answer(await run_in_threadpool(self._estimate, order, request, caller))
 
     async def _read(self, read: Callable[[Check], Order], drafts: Drafts, caller: Caller) -> Order:
@@ -107,14 +108,17 @@ class Native:
 
     def _estimate(self, order: Order, request: Request, caller: Caller) -> dict[str, Any]:
         try:
-            job = self.desk.submission.estimate(order, caller)
+            job = self.desk.single_submission.estimate(order, caller)
         except (PermissionDenied, QueueFull, QuotaExceeded) as refusal:
             said = problem(refusal, request_id=Asked.of(request.scope).request_id)
             return native_explain.refused_estimate_doc(said)
         cost_s = self.desk.submission.forecast.cost_s(job.spec, job.pool)
         day = self.desk.quota.day(caller.tenant_id, caller.plan)
         return native_explain.estimate_doc(
-            self.desk.tasks.view(job), gpu_s=cost_s, clips_left_today=day.remaining if day else None
+            self.desk.tasks.view(job),
+            gpu_s=cost_s,
+            clips_left_today=day.remaining if day else None,
+            is_unwritten=order.enhance,
         )
 
     async def _submit(

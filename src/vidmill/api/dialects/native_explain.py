@@ -62,8 +62,13 @@ def _lora_doc(lora: LoraUse) -> dict[str, Any]:
     return {"name": lora.name, "strength": lora.strength, **hashes}
 
 
-def estimate_doc(view: TaskView, *, gpu_s: float, clips_left_today: int | None) -> dict[str, Any]:
-    """Return what the task of *view*, which was not kept, would have been."""
+def estimate_doc(
+    view: TaskView, *, gpu_s: float, clips_left_today: int | None, is_unwritten: bool
+) -> dict[str, Any]:
+    """Return what the task of *view*, which was not kept, would have been.
+
+    *is_unwritten*: its prompt would be written out first, and nobody knows how.
+    """
     job = view.job
     request = dict(job.request)
     shaping = request.pop("shaping", {})
@@ -77,7 +82,8 @@ def estimate_doc(view: TaskView, *, gpu_s: float, clips_left_today: int | None) 
         "clips_left_today": clips_left_today,
         "would_be_rejected": None,
         "request": request,
-        "prompt": job.spec.prompt,
+        "would_be_enhanced": is_unwritten,
+        "prompt": None if is_unwritten else job.spec.prompt,
         "negative_prompt": job.spec.negative_prompt,
         "additions": shaping.get("additions", []),
     }
@@ -104,5 +110,6 @@ def refused_estimate_doc(problem: Mapping[str, Any]) -> dict[str, Any]:
         "cache_hit": False,
         **dict.fromkeys([*unknown, "prompt", "negative_prompt"]),
         "additions": [],
+        "would_be_enhanced": False,
         "would_be_rejected": problem,
     }

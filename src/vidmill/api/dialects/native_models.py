@@ -261,7 +261,11 @@ class Estimate(_Doc):
     )
     would_be_rejected: Problem | None = Field(description="Why it would be refused now.")
     request: dict[str, Any] | None = Field(description="The request with its defaults.")
-    prompt: str | None = Field(description="What the engine would read.")
+    would_be_enhanced: bool = Field(
+        description="A language model would write the prompt out first. An estimate does not ask"
+        " it: `prompt` is null, and the cache is not looked into."
+    )
+    prompt: str | None = Field(description="What the engine would read, where that is known.")
     negative_prompt: str | None
     additions: list[Addition]
 
