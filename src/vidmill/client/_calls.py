@@ -29,16 +29,14 @@ BUSY = frozenset({429, 503})
 TRANSIENT = BUSY | {502, 504}
 """Answers after which a repeatable request is tried again."""
 
-MOST_TRIES = {"enhancer_unavailable": 2}
-"""So often in all where each try costs something, and a person waits for another decision."""
+MOST_TRIES = {"enhancer_unavailable": 2, "quota_exceeded": 1}
+"""So often in all: a call of a language model costs something, and no wait of a minute changes a
+day that is used up, or a plan that is too small."""
 
 SILENCE_S = 40.0
 """An event stream says something every 15 s; a longer silence means that it is dead."""
 
 IN_PROGRESS = "idempotency_in_progress"
-QUOTA_EXCEEDED = "quota_exceeded"
-"""429, but no wait of a minute changes it: the day is used up, or the plan too small for it."""
-
 """The first sending of this very request is under way: its answer is soon to be had."""
 
 
@@ -204,5 +202,5 @@ def _may_repeat(error: ApiError | TransportError, request: Request, tries: int) 
         if tries >= MOST_TRIES.get(error.code, math.inf):
             return False
         is_passing = error.status in (TRANSIENT if request.is_repeatable else BUSY)
-        return (is_passing and error.code != QUOTA_EXCEEDED) or error.code == IN_PROGRESS
+        return is_passing or error.code == IN_PROGRESS
     return request.is_repeatable or isinstance(error, ServerUnreachable)
