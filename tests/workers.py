@@ -20,7 +20,7 @@ from tests.builders import make_new_job, make_spec
 from tests.waiting import wait_until
 from vidmill.domain.clip import ClipSpec, Size
 from vidmill.domain.ids import task_id
-from vidmill.domain.job import Job, Phase
+from vidmill.domain.job import Job, Phase, RetryPolicy
 from vidmill.queueing import open_bus, open_tickets
 from vidmill.settings import Settings
 from vidmill.stack import settings_json
@@ -49,6 +49,9 @@ QUICK: dict[str, Any] = {
     "worker_failures": 1000,
 }
 """Settings under which what takes minutes in production takes parts of a second."""
+
+
+TROUBLED = "tests.service.troubled_engine:TroubledEngine"
 
 
 def small_spec(**changes: Any) -> ClipSpec:
@@ -123,6 +126,13 @@ class Bench:
     def wait_trouble(self, job: Job) -> Job:
         """Wait until `TroubledEngine` is in its trouble, half way through."""
         return self.wait(job, lambda j: j.progress >= 0.4)
+
+    def sweep(self) -> list[jobs.Settled]:
+        """Take the jobs of leases that ran out, as the controller does."""
+        policy = RetryPolicy(base_s=0.0)
+        return self.db.write(
+            lambda uow: jobs.sweep(uow, policy=policy, jitter=lambda: 0.5, time_limit_s=60)
+        )
 
     def attempts(self, job: Job) -> list[str | None]:
         """Return the outcome of each attempt."""
