@@ -98,23 +98,11 @@ class Desk:
         enhancer = enhancer_of(settings)
         quota = Quota(app.db)
         meter = Meter()
-        tasks = Tasks(
-            db=app.db,
-            bus=app.bus,
-            tickets=app.tickets,
-            erasure=Erasure(db=app.db, blobs=app.blobs),
-            forecast=forecast,
-        )
+        tasks = _tasks(app, forecast)
         return cls(
             app=app,
             gate=Gate(lambda key_hash: find_caller(app.db, key_hash), reads=reads, clock=app.clock),
-            throttle=Throttle(
-                rates=Rates(Counts(settings.effective_limits_url), clock=app.clock),
-                quota=quota,
-                reads=reads,
-                meter=meter,
-                clock=app.clock,
-            ),
+            throttle=_throttle(app, quota, reads, meter),
             quota=quota,
             keys=Keys(app.db),
             loras=drafts.loras,
@@ -128,36 +116,68 @@ class Desk:
             ),
             dialect_submission=replace(submission, drafts=replace(drafts, limits=dialect_limits)),
             tasks=tasks,
-            batches=Batches(
-                db=app.db,
-                submission=submission,
-                tasks=tasks,
-                keeper=BatchKeeper(db=app.db, bus=app.bus, tickets=app.tickets),
-            ),
-            storyboards=Storyboards(
-                db=app.db,
-                submission=submission,
-                tasks=tasks,
-                keeper=StoryboardKeeper(db=app.db, bus=app.bus, tickets=app.tickets),
-                blobs=app.blobs,
-                shots_max=settings.storyboard_shots_max,
-                duration_max_s=settings.storyboard_duration_max_s,
-            ),
+            batches=_batches(app, submission, tasks),
+            storyboards=_storyboards(app, submission, tasks),
             reads=reads,
             glances=Glances(tasks, reads),
             following=Following(tasks, reads, watchers_max=settings.watchers_max),
             load=Load(requests_max=settings.requests_max),
             meter=meter,
-            links=FileLinks(
-                blobs=app.blobs,
-                secret=app.signing_secret,
-                ttl_s=settings.link_ttl_s,
-                public_url=settings.public_url,
-                clock=app.clock,
-            ),
+            links=_links(app),
             webhook_guard=guard,
             webhooks=Webhooks(db=app.db, courier=_tester(app, guard), admit=guard.admit),
         )
+
+
+def _throttle(app: App, quota: Quota, reads: Reads, meter: Meter) -> Throttle:
+    return Throttle(
+        rates=Rates(Counts(app.settings.effective_limits_url), clock=app.clock),
+        quota=quota,
+        reads=reads,
+        meter=meter,
+        clock=app.clock,
+    )
+
+
+def _tasks(app: App, forecast: Forecast) -> Tasks:
+    return Tasks(
+        db=app.db,
+        bus=app.bus,
+        tickets=app.tickets,
+        erasure=Erasure(db=app.db, blobs=app.blobs),
+        forecast=forecast,
+    )
+
+
+def _batches(app: App, submission: Submission, tasks: Tasks) -> Batches:
+    return Batches(
+        db=app.db,
+        submission=submission,
+        tasks=tasks,
+        keeper=BatchKeeper(db=app.db, bus=app.bus, tickets=app.tickets),
+    )
+
+
+def _storyboards(app: App, submission: Submission, tasks: Tasks) -> Storyboards:
+    return Storyboards(
+        db=app.db,
+        submission=submission,
+        tasks=tasks,
+        keeper=StoryboardKeeper(db=app.db, bus=app.bus, tickets=app.tickets),
+        blobs=app.blobs,
+        shots_max=app.settings.storyboard_shots_max,
+        duration_max_s=app.settings.storyboard_duration_max_s,
+    )
+
+
+def _links(app: App) -> FileLinks:
+    return FileLinks(
+        blobs=app.blobs,
+        secret=app.signing_secret,
+        ttl_s=app.settings.link_ttl_s,
+        public_url=app.settings.public_url,
+        clock=app.clock,
+    )
 
 
 def _tester(app: App, guard: Guard) -> Courier:
