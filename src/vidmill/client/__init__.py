@@ -1,6 +1,7 @@
 """The Vidmill SDK, for any Python program: `from vidmill.client import Vidmill, AsyncVidmill`.
 
-It needs httpx2 and pydantic only, and nothing else of Vidmill.
+It needs httpx2 and pydantic only, and nothing else of Vidmill. Every name that a program may use is
+here and its module is private: many names for one package, so that users have one place to look.
 """
 
 from vidmill.client._account_models import Key, Limit, NewKey, Quota
