@@ -26,7 +26,16 @@ def claim_some(db: Database, *, rules: ClaimRules = PATIENT) -> Job:
     return job
 
 
-def settle(db: Database, job: Job, outcome: jobs.Outcome) -> None:
+def take(db: Database, worker: str = "w1") -> Job:
+    """Let a worker take the best job of `main`, under the rules of production."""
+    job = db.write(
+        lambda uow: jobs.claim(uow, pool="main", worker=worker, profile="tiny", lease_s=30.0)
+    )
+    assert job is not None
+    return job
+
+
+def settle(db: Database, job: Job, outcome: jobs.Outcome) -> jobs.Settled:
     worker = job.worker or ""
     settled = db.write(
         lambda uow: jobs.settle(
@@ -34,6 +43,7 @@ def settle(db: Database, job: Job, outcome: jobs.Outcome) -> None:
         )
     )
     assert settled is not None
+    return settled
 
 
 def succeed(db: Database, job: Job) -> None:

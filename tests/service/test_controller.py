@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from tests.builders import FakeClock, make_job
+from tests.claims import take
 from tests.recorders import RecordingBus, RecordingTickets
 from tests.waiting import wait_until
 from vidmill.domain.job import Job, JobState, RetryPolicy
@@ -58,14 +59,6 @@ def controller(db: Database, tickets: RecordingTickets, bus: RecordingBus) -> Co
     return make_controller(db, tickets, bus)
 
 
-def claim(db: Database, worker: str = "w1") -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker=worker, lease_s=30.0, profile="tiny")
-    )
-    assert job is not None
-    return job
-
-
 def add_worker(db: Database, worker: str, *, pool: str = "main") -> None:
     db.write(
         lambda uow: workers.register(
@@ -85,7 +78,7 @@ def test_lost_run_is_told_to_its_watchers(
     db: Database, controller: Controller, bus: RecordingBus, clock: FakeClock
 ) -> None:
     make_job(db)
-    job = claim(db)
+    job = take(db)
     clock.advance(31.0)
     controller.sweep()
     assert state(db, job) is JobState.DELAYED
@@ -140,10 +133,10 @@ def test_start_takes_up_what_a_killed_stack_left(
     db: Database, controller: Controller, bus: RecordingBus
 ) -> None:
     make_job(db)
-    job = claim(db, "dead")
+    job = take(db, "dead")
     swept = controller.start(live=[])
     assert [run.job.public_id for run in swept] == [job.public_id]
-    assert claim(db, "new").id == job.id
+    assert take(db, "new").id == job.id
     assert bus.latest(job.public_id) == {
         "attempt": 1,
         "state": "queued",
@@ -197,7 +190,7 @@ def test_loop_does_every_step(
     db: Database, controller: Controller, tickets: RecordingTickets, clock: FakeClock
 ) -> None:
     make_job(db)
-    lost = claim(db)
+    lost = take(db)
     due = make_job(db, not_before=clock.now + 1.0)
     clock.advance(31.0)
     add_worker(db, "idle")
@@ -278,7 +271,7 @@ def test_chore_that_hangs_holds_up_no_other_step(
 
 def test_steps_are_idempotent(db: Database, controller: Controller, clock: FakeClock) -> None:
     make_job(db)
-    claim(db)
+    take(db)
     clock.advance(31.0)
     steps: list[Callable[[], object]] = [controller.sweep, controller.promote, controller.audit]
     for step in steps:
@@ -328,8 +321,8 @@ def test_joining_takes_up_the_dead_and_nobody_else(
 ) -> None:
     make_controller(db, tickets, bus, name="elsewhere").lead()
     lost, kept = make_job(db), make_job(db)
-    claim(db, "dead")
-    claim(db, "elsewhere")
+    take(db, "dead")
+    take(db, "elsewhere")
     controller.join(dead=["dead"])
     assert (state(db, lost), state(db, kept)) == (JobState.QUEUED, JobState.RUNNING)
     assert tickets.pools == ["main"]
@@ -358,7 +351,7 @@ def test_two_leaders_at_once_do_no_harm(
 ) -> None:
     lost = [make_job(db) for _ in range(40)]
     for _ in lost:
-        claim(db)
+        take(db)
     due = [make_job(db, not_before=clock.now + 1.0) for _ in range(40)]
     clock.advance(31.0)
     both = [controller, make_controller(db, tickets, bus, name="c2")]

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.builders import FakeClock, make_job, make_spec
+from tests.claims import take
 from vidmill.domain.breaker import BreakerPolicy
 from vidmill.domain.job import Job, JobState, Phase
 from vidmill.profiles import load_profile
@@ -32,14 +33,6 @@ def register(db: Database, name: str, **more: object) -> None:
     db.write(lambda uow: workers.renew(uow, worker=name, lease_s=30.0, state=WorkerState.READY))
 
 
-def claim(db: Database, worker: str = "w1") -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker=worker, profile="tiny", lease_s=30.0)
-    )
-    assert job is not None
-    return job
-
-
 def finish_s(forecast: Forecast, job: Job, progress: float = 0.0) -> float:
     finish = forecast.outlook(job, progress).eta
     assert finish is not None
@@ -48,7 +41,7 @@ def finish_s(forecast: Forecast, job: Job, progress: float = 0.0) -> float:
 
 
 def test_no_eta_is_invented_before_anything_was_measured(forecast: Forecast, db: Database) -> None:
-    waiting, running = make_job(db), claim(db)
+    waiting, running = make_job(db), take(db)
 
     assert forecast.outlook(waiting, 0.0).finish is None
     assert forecast.outlook(waiting, 0.0).position is not None
@@ -124,7 +117,7 @@ def test_a_busy_worker_is_free_when_its_clip_leaves_the_gpu(
     learn(db, 10.0)
     register(db, "w1")
     make_job(db, est_cost_s=10.0)
-    claim(db, "w1")
+    take(db, "w1")
     waiting = make_job(db, est_cost_s=10.0)
     clock.advance(4)
 
@@ -135,7 +128,7 @@ def test_a_clip_being_finished_keeps_no_gpu(forecast: Forecast, db: Database) ->
     learn(db, 10.0)
     register(db, "w1")
     make_job(db, est_cost_s=10.0)
-    run = claim(db, "w1")
+    run = take(db, "w1")
     stored = jobs.Progress(run.id, run.attempt, Phase.STORING, 0.98)
     db.write(lambda uow: jobs.heartbeat(uow, worker="w1", lease_s=30.0, progress=[stored]))
 
@@ -147,7 +140,7 @@ def test_an_eta_shrinks_as_the_clip_proceeds(
 ) -> None:
     learn(db, 10.0)
     make_job(db)
-    run = claim(db)
+    run = take(db)
     clock.advance(5)
 
     assert finish_s(forecast, run) == 5.0
@@ -159,7 +152,7 @@ def test_an_eta_shrinks_as_the_clip_proceeds(
 def test_a_retry_waits_for_its_moment(forecast: Forecast, db: Database, clock: FakeClock) -> None:
     learn(db, 10.0)
     make_job(db)
-    run = claim(db)
+    run = take(db)
     later = jobs.Delayed(not_before=clock.now + 100, code="worker_lost", message="gone")
     db.write(
         lambda uow: jobs.settle(uow, job_id=run.id, attempt=run.attempt, worker="w1", outcome=later)
@@ -191,7 +184,7 @@ def test_polls_read_the_queue_once_a_second(
     learn(db, 10.0)
     first, second = make_job(db), make_job(db)
     assert forecast.outlook(second, 0.0).position == 1
-    claim(db)
+    take(db)
 
     assert forecast.outlook(second, 0.0).position == 1
     clock.advance(1.1)

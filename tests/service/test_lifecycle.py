@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import FakeClock, make_job, make_result
+from tests.claims import take
 from tests.recorders import RecordingBus, RecordingTickets
 from vidmill.domain.errors import (
     EngineFailed,
@@ -29,15 +30,7 @@ def bus() -> RecordingBus:
 
 def running(db: Database, **changes: object) -> Job:
     make_job(db, **changes)
-    return claim(db)
-
-
-def claim(db: Database) -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker="w1", lease_s=30.0, profile="tiny")
-    )
-    assert job is not None
-    return job
+    return take(db)
 
 
 def read(db: Database, job: Job) -> Job:
@@ -160,7 +153,7 @@ def test_job_that_ends_its_render_process_too_often_is_poison(
     assert fail(db, bus, job, RenderCrashed("Killed.")) is JobState.DELAYED
     clock.advance(100.0)
     db.write(jobs.promote)
-    again = claim(db)
+    again = take(db)
     assert fail(db, bus, again, RenderCrashed("Killed."), attempt=2) is JobState.FAILED
     assert read(db, job).error_code == "poison_job"
 
@@ -172,7 +165,7 @@ def test_machines_that_vanish_make_no_poison(
     fail(db, bus, job, WorkerLost("Gone."))
     clock.advance(100.0)
     db.write(jobs.promote)
-    assert fail(db, bus, claim(db), RenderCrashed("Killed."), attempt=2) is JobState.DELAYED
+    assert fail(db, bus, take(db), RenderCrashed("Killed."), attempt=2) is JobState.DELAYED
 
 
 def breaker_state(db: Database) -> list[BreakerState]:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.builders import FakeClock, make_job, make_result, make_spec
 from tests.callers import make_caller
+from tests.claims import settle, take
 from tests.recorders import RecordingBus, RecordingTickets
 from vidmill.domain.errors import TaskNotCancellable, TaskNotFound
 from vidmill.domain.job import Job, JobState, Phase
@@ -42,23 +43,6 @@ def tasks(db: Database, bus: RecordingBus, clock: FakeClock, tmp_path: Path) -> 
     )
 
 
-def claim(db: Database, worker: str = "w1") -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker=worker, profile="tiny", lease_s=30.0)
-    )
-    assert job is not None
-    return job
-
-
-def settle(db: Database, job: Job, outcome: jobs.Outcome) -> None:
-    settled = db.write(
-        lambda uow: jobs.settle(
-            uow, job_id=job.id, attempt=job.attempt, worker=str(job.worker), outcome=outcome
-        )
-    )
-    assert settled is not None
-
-
 def event(job: Job, **changes: Any) -> dict[str, Any]:
     values = {
         "attempt": job.attempt,
@@ -72,7 +56,7 @@ def event(job: Job, **changes: Any) -> dict[str, Any]:
 def learn(db: Database, clock: FakeClock, cost_s: float) -> None:
     """Let one clip of `make_spec` be made in *cost_s*."""
     make_job(db)
-    job = claim(db)
+    job = take(db)
     clock.advance(cost_s)
     timings = {"denoising": cost_s, "decoding": 0.0}
     settle(db, job, jobs.Succeeded(result=make_result(timings_s=timings)))
@@ -93,7 +77,7 @@ def test_news_of_the_same_run_is_shown_before_the_row_has_it(
     tasks: Tasks, db: Database, bus: RecordingBus
 ) -> None:
     make_job(db)
-    job = claim(db)
+    job = take(db)
     bus.publish(job.public_id, event(job))
 
     view = tasks.get(job.public_id, ME)
@@ -113,7 +97,7 @@ def test_news_never_takes_a_task_back_or_into_another_run(
     db: Database, changes: dict[str, Any]
 ) -> None:
     make_job(db)
-    job = claim(db)
+    job = take(db)
     held = [jobs.Progress(job.id, job.attempt, Phase.DENOISING, 0.3)]
     db.write(lambda uow: jobs.heartbeat(uow, worker="w1", lease_s=30.0, progress=held))
     row = db.read(lambda conn: jobs.get_by_id(conn, job.id))
@@ -133,7 +117,7 @@ def test_order_keys_grow_from_submit_to_the_end(
 ) -> None:
     task_id = make_job(db).public_id
     keys = [tasks.get(task_id, ME).order_key]
-    first = claim(db)
+    first = take(db)
     keys.append(tasks.get(task_id, ME).order_key)
     for phase, progress in ((Phase.DENOISING, 0.1), (Phase.DENOISING, 0.8), (Phase.STORING, 0.99)):
         bus.publish(task_id, event(first, phase=phase, progress=progress))
@@ -143,7 +127,7 @@ def test_order_keys_grow_from_submit_to_the_end(
     keys.append(tasks.get(task_id, ME).order_key)
     db.write(jobs.promote)
     keys.append(tasks.get(task_id, ME).order_key)
-    second = claim(db, "w2")
+    second = take(db, "w2")
     keys.append(tasks.get(task_id, ME).order_key)
     settle(db, second, jobs.Succeeded(result=make_result()))
     keys.append(tasks.get(task_id, ME).order_key)
@@ -173,7 +157,7 @@ def test_positions_follow_the_queue_within_a_second(
 ) -> None:
     _, second = make_job(db), make_job(db)
     assert tasks.view(second).outlook.position == 1
-    claim(db)
+    take(db)
     clock.advance(1.1)
 
     assert tasks.view(second).outlook.position == 0
@@ -208,7 +192,7 @@ def test_cancelling_a_running_task_asks_its_worker(
     tasks: Tasks, db: Database, bus: RecordingBus
 ) -> None:
     make_job(db)
-    job = claim(db)
+    job = take(db)
 
     view = tasks.cancel(job.public_id, ME)
 
@@ -218,7 +202,7 @@ def test_cancelling_a_running_task_asks_its_worker(
 
 def test_what_is_over_or_not_ones_own_cannot_be_cancelled(tasks: Tasks, db: Database) -> None:
     make_job(db)
-    job = claim(db)
+    job = take(db)
     with pytest.raises(TaskNotFound):
         tasks.cancel(job.public_id, OTHER)
     with pytest.raises(TaskNotFound):
@@ -233,10 +217,8 @@ def test_the_short_way_to_a_row_and_the_long_way_lead_to_the_same_job(
     db: Database, clock: FakeClock
 ) -> None:
     done, lost = make_job(db, client_reference="ü"), make_job(db, spec=make_spec(prompt="红"))
-    settle(db, claim(db), jobs.Succeeded(result=make_result()))
-    settle(
-        db, claim(db), jobs.Delayed(not_before=clock.now + 5, code="worker_lost", message="gone")
-    )
+    settle(db, take(db), jobs.Succeeded(result=make_result()))
+    settle(db, take(db), jobs.Delayed(not_before=clock.now + 5, code="worker_lost", message="gone"))
     waiting = make_job(db, parent=done.public_id)
     for job in (done, lost, waiting):
         long = db.read(partial(jobs.get, public_id=job.public_id, tenant_id=1))
@@ -247,9 +229,9 @@ def test_the_short_way_to_a_row_and_the_long_way_lead_to_the_same_job(
 
 def test_runs_are_told_oldest_first(tasks: Tasks, db: Database, clock: FakeClock) -> None:
     job = make_job(db)
-    settle(db, claim(db), jobs.Delayed(not_before=clock.now, code="worker_lost", message="gone"))
+    settle(db, take(db), jobs.Delayed(not_before=clock.now, code="worker_lost", message="gone"))
     db.write(jobs.promote)
-    claim(db)
+    take(db)
 
     runs = tasks.runs(tasks.get(job.public_id, ME))
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests import ledgers
 from tests.builders import FakeClock, make_job, make_new_job, make_result
+from tests.claims import settle, take
 from vidmill.domain.errors import QueueFull
 from vidmill.domain.job import Job, JobState, Lane, Phase
 from vidmill.store import accounts, jobs, ledger
@@ -20,27 +21,9 @@ def order(db: Database, **changes: object) -> Job:
     return db.write(lambda uow: jobs.insert(uow, new, cache_ttl_s=TTL_S))
 
 
-def claim(db: Database) -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker="w1", lease_s=30.0, profile="tiny")
-    )
-    assert job is not None
-    return job
-
-
-def settle(db: Database, job: Job, outcome: jobs.Outcome) -> jobs.Settled:
-    settled = db.write(
-        lambda uow: jobs.settle(
-            uow, job_id=job.id, attempt=job.attempt, worker="w1", outcome=outcome
-        )
-    )
-    assert settled is not None
-    return settled
-
-
 def make_clip(db: Database, **changes: object) -> Job:
     order(db, **changes)
-    return settle(db, claim(db), jobs.Succeeded(result=make_result())).job
+    return settle(db, take(db), jobs.Succeeded(result=make_result())).job
 
 
 def cancel(db: Database, job: Job) -> jobs.Settled:
@@ -74,7 +57,7 @@ class TestFollowing:
 
     def test_followers_are_never_claimed(self, db: Database) -> None:
         leader, _ = order(db), order(db)
-        assert claim(db).id == leader.id
+        assert take(db).id == leader.id
         again = db.write(
             lambda uow: jobs.claim(uow, pool="main", worker="w2", lease_s=30.0, profile="tiny")
         )
@@ -86,12 +69,12 @@ class TestFollowing:
 
     def test_faster_lane_follows_what_runs_already(self, db: Database) -> None:
         order(db, lane=Lane.BATCH)
-        claim(db)
+        take(db)
         assert order(db, lane=Lane.VIP).state is JobState.FOLLOWING
 
     def test_followers_succeed_with_the_leaders_files(self, db: Database, clock: FakeClock) -> None:
         leader, *followers = order(db), order(db), order(db)
-        run = claim(db)
+        run = take(db)
         clock.advance(9.0)
         settled = settle(db, run, jobs.Succeeded(result=make_result()))
         assert [job.id for job in settled.followers] == [job.id for job in followers]
@@ -104,7 +87,7 @@ class TestFollowing:
     def test_followers_fail_with_the_leaders_error(self, db: Database) -> None:
         order(db)
         follower = order(db)
-        settle(db, claim(db), jobs.Failed(code="bad_output", message="Black."))
+        settle(db, take(db), jobs.Failed(code="bad_output", message="Black."))
         after = read(db, follower)
         assert (after.state, after.error_code) == (JobState.FAILED, "bad_output")
         assert (after.error_message, after.files_of) == ("Black.", None)
@@ -117,7 +100,7 @@ class TestFollowing:
     def test_followers_wait_for_the_next_run(self, db: Database, outcome: jobs.Outcome) -> None:
         order(db)
         follower = order(db)
-        assert settle(db, claim(db), outcome).followers == ()
+        assert settle(db, take(db), outcome).followers == ()
         assert read(db, follower).state is JobState.FOLLOWING
 
     def test_cancelled_follower_touches_nobody_else(self, db: Database) -> None:
@@ -141,11 +124,11 @@ class TestFollowing:
         self, db: Database
     ) -> None:
         leader, heir, other = order(db), order(db, user_id=9), order(db)
-        run = claim(db)
+        run = take(db)
         assert cancel(db, leader).followers == ()
         settled = settle(db, run, jobs.Cancelled())
         assert [job.id for job in settled.followers] == [heir.id]
-        assert claim(db).id == heir.id
+        assert take(db).id == heir.id
         settle(db, read(db, heir), jobs.Succeeded(result=make_result()))
         assert read(db, other).files_of == heir.public_id
 
@@ -153,7 +136,7 @@ class TestFollowing:
         self, db: Database, clock: FakeClock
     ) -> None:
         leader, heir = order(db), order(db)
-        claim(db)
+        take(db)
         cancel(db, leader)
         clock.advance(31.0)
         (swept,) = db.write(lambda uow: jobs.release_dead(uow, live=()))
@@ -163,7 +146,7 @@ class TestFollowing:
     def test_follower_pays_as_if_rendered_since_it_may_be(self, db: Database) -> None:
         leader, heir = order(db), order(db)
         cancel(db, leader)
-        settle(db, claim(db), jobs.Succeeded(result=make_result()))
+        settle(db, take(db), jobs.Succeeded(result=make_result()))
         assert entries(db, leader) == [("hold", 30), ("release", 30)]
         assert entries(db, heir) == [("hold", 30), ("capture", 30)]
 
@@ -203,7 +186,7 @@ class TestAnswered:
 
     def test_failed_clip_answers_nobody(self, db: Database) -> None:
         order(db)
-        settle(db, claim(db), jobs.Failed(code="bad_output", message="Black."))
+        settle(db, take(db), jobs.Failed(code="bad_output", message="Black."))
         assert order(db).state is JobState.QUEUED
 
 
@@ -305,7 +288,7 @@ class TestRunNext:
         first, second, third = make_job(db), make_job(db), make_job(db)
         for job in (second, third):
             assert self.run_next(db, job) == read(db, job)
-        assert [claim(db).id for _ in range(3)] == [third.id, second.id, first.id]
+        assert [take(db).id for _ in range(3)] == [third.id, second.id, first.id]
         assert not db.read(jobs.find_drift)
 
     def test_first_job_stays_first(self, db: Database) -> None:
@@ -315,5 +298,5 @@ class TestRunNext:
     def test_only_ones_own_queued_jobs_move(self, db: Database) -> None:
         job = make_job(db)
         assert self.run_next(db, job, user_id=2) is None
-        claim(db)
+        take(db)
         assert self.run_next(db, job) is None

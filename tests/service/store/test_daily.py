@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.builders import FakeClock, make_new_job, make_result
+from tests.claims import settle, take
 from vidmill.domain.errors import QuotaExceeded, VidmillError
 from vidmill.domain.job import Job
 from vidmill.store import accounts, daily, jobs
@@ -30,28 +31,12 @@ def clips(db: Database, tenant_id: int = 1) -> int:
     return db.read(lambda conn: daily.clips_of(conn, tenant_id, now=db.now()))
 
 
-def claim(db: Database) -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker="w1", profile="tiny", lease_s=30.0)
-    )
-    assert job is not None
-    return job
-
-
-def settle(db: Database, job: Job, outcome: jobs.Outcome) -> None:
-    db.write(
-        lambda uow: jobs.settle(
-            uow, job_id=job.id, attempt=job.attempt, worker="w1", outcome=outcome
-        )
-    )
-
-
 def fail(db: Database) -> None:
-    settle(db, claim(db), jobs.Failed(code="bad_output", message="black"))
+    settle(db, take(db), jobs.Failed(code="bad_output", message="black"))
 
 
 def succeed(db: Database) -> None:
-    settle(db, claim(db), jobs.Succeeded(result=make_result()))
+    settle(db, take(db), jobs.Succeeded(result=make_result()))
 
 
 def cancel(db: Database, job: Job) -> None:
@@ -100,7 +85,7 @@ def test_clip_cancelled_before_its_first_run_gives_its_place_back(db: Database) 
     cancel(db, order(db))
     assert clips(db) == 0
     order(db)
-    running = claim(db)
+    running = take(db)
     cancel(db, running)
     settle(db, running, jobs.Cancelled())
     assert clips(db) == 1

@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy.exc import IntegrityError, NoResultFound
 
 from tests.builders import START, FakeClock, make_job, make_new_job, make_result
+from tests.claims import take
 from vidmill.domain.errors import QueueFull
-from vidmill.domain.job import Job, JobState, Lane, Phase, WireStatus
+from vidmill.domain.job import JobState, Lane, Phase, WireStatus
 from vidmill.store import accounts, jobs
 from vidmill.store.session import Database
 
@@ -15,14 +16,6 @@ from vidmill.store.session import Database
 def page(db: Database, **choices: Any) -> list[int]:
     choices = {"limit": 100, **choices}
     return [job.id for job in db.read(lambda conn: jobs.page(conn, 1, **choices))]
-
-
-def claim(db: Database) -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker="w1", lease_s=30.0, profile="tiny")
-    )
-    assert job is not None
-    return job
 
 
 def test_accepted_job_is_found_as_it_was_returned(db: Database) -> None:
@@ -35,7 +28,7 @@ def test_accepted_job_is_found_as_it_was_returned(db: Database) -> None:
 
 def test_finished_job_is_found_with_its_result(db: Database) -> None:
     job = make_job(db)
-    claim(db)
+    take(db)
     outcome = jobs.Succeeded(result=make_result(seed=99))
     db.write(lambda uow: jobs.settle(uow, job_id=job.id, attempt=1, worker="w1", outcome=outcome))
     found = db.read(lambda conn: jobs.get(conn, job.public_id, 1))
@@ -67,7 +60,7 @@ def test_full_queue_refuses_and_a_claim_makes_room(db: Database) -> None:
     with pytest.raises(QueueFull, match="2 is the limit"):
         make_job(db)
     make_job(db, tenant_id=2)
-    claim(db)
+    take(db)
     assert make_job(db)
 
 
@@ -84,7 +77,7 @@ def test_list_is_newest_first_and_pages_without_gap_or_repeat(db: Database) -> N
 def test_list_filters_by_status(db: Database, clock: FakeClock) -> None:
     queued, delayed = make_job(db), make_job(db, not_before=clock.now + 60.0)
     make_job(db, lane=Lane.VIP)
-    running = claim(db)
+    running = take(db)
     cancelled = make_job(db)
     db.write(lambda uow: jobs.request_cancel(uow, cancelled.public_id, 1))
     found = {status: page(db, filters=jobs.JobFilter(status=status)) for status in WireStatus}
@@ -168,7 +161,7 @@ class TestAccounts:
     def test_tenant_tells_what_waits_and_runs(self, db: Database) -> None:
         for _ in range(3):
             make_job(db)
-        claim(db)
+        take(db)
         tenant = db.read(lambda conn: accounts.get_tenant(conn, 1))
         assert tenant is not None
         assert (tenant.queued, tenant.running) == (2, 1)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.builders import FakeClock, make_job, make_result
+from tests.claims import settle, take
 from vidmill.domain.eta import Group, Guess, Kind
 from vidmill.domain.job import Job, Lane
 from vidmill.store import jobs, predictions
@@ -26,29 +27,13 @@ def open_counts(db: Database) -> dict[tuple[Lane, Kind], int]:
     return db.read(lambda conn: predictions.open_counts(conn, "main"))
 
 
-def claim(db: Database) -> Job:
-    job = db.write(
-        lambda uow: jobs.claim(uow, pool="main", worker="w1", profile="tiny", lease_s=30.0)
-    )
-    assert job is not None
-    return job
-
-
-def settle(db: Database, job: Job, outcome: jobs.Outcome) -> None:
-    db.write(
-        lambda uow: jobs.settle(
-            uow, job_id=job.id, attempt=job.attempt, worker=str(job.worker), outcome=outcome
-        )
-    )
-
-
 def test_start_and_finish_are_judged_when_they_happen(db: Database, clock: FakeClock) -> None:
     job = make_job(db)
     tell(db, job, START, 10.0)
     tell(db, job, FINISH, 30.0)
     assert db.write(predictions.judge) == 0
     clock.advance(10)
-    run = claim(db)
+    run = take(db)
     clock.advance(1)
 
     assert db.write(predictions.judge) == 1
@@ -84,7 +69,7 @@ def test_first_prediction_of_a_job_stays_until_it_is_judged(db: Database, clock:
     tell(db, job, START, 10.0)
     tell(db, job, START, 99.0)
     clock.advance(10)
-    claim(db)
+    take(db)
     db.write(predictions.judge)
 
     assert errors(db) == {START: [pytest.approx(0.0)]}
@@ -112,14 +97,14 @@ def test_a_prediction_is_given_up_after_a_day(db: Database, clock: FakeClock) ->
 
 def test_start_of_a_retry_is_that_of_the_next_run(db: Database, clock: FakeClock) -> None:
     make_job(db)
-    run = claim(db)
+    run = take(db)
     settle(db, run, jobs.Delayed(not_before=clock.now + 5, code="worker_lost", message="gone"))
     tell(db, run, START, 10.0)
     assert db.write(predictions.judge) == 0
 
     clock.advance(10)
     db.write(jobs.promote)
-    claim(db)
+    take(db)
 
     assert db.write(predictions.judge) == 1
     assert errors(db) == {START: [pytest.approx(0.0)]}
@@ -128,7 +113,7 @@ def test_start_of_a_retry_is_that_of_the_next_run(db: Database, clock: FakeClock
 def test_only_the_latest_errors_of_a_group_are_kept(db: Database, clock: FakeClock) -> None:
     for _ in range(predictions.KEPT + 2):
         tell(db, make_job(db), START, 10.0)
-        claim(db)
+        take(db)
         db.write(predictions.judge)
         clock.advance(1)
 
