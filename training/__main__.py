@@ -12,6 +12,7 @@ from training.finished_clips import caption_rows, score_manifest
 from training.public_path import SHIPPED, score_public_path
 from training.stages import REPORT_LENGTHS, assemble, train_all
 from training.workers import prepare_process
+from vidmill.cli.output import CommandError
 
 
 def _all(arguments: argparse.Namespace) -> None:
@@ -19,6 +20,9 @@ def _all(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    run = arguments.run_dir
+    if lacking := [name for name in ("text", "codec", "shared.pt") if not (run / name).exists()]:
+        sys.exit(f"--run-dir {run} has no {lacking[0]} yet: let `all --run-dir {run}` go on first")
     export_folder(assemble(arguments.run_dir), arguments.folder)
 
 
@@ -44,7 +48,10 @@ def _score_clips(arguments: argparse.Namespace) -> None:
 
 
 def _score_public(arguments: argparse.Namespace) -> None:
-    report = score_public_path(arguments.count, arguments.folder, model=arguments.model)
+    try:
+        report = score_public_path(arguments.count, arguments.folder, model=arguments.model)
+    except CommandError as error:
+        sys.exit(str(error))
     _print_json(report)
     if not all(bar["met"] for bar in report["gate"].values()):
         sys.exit(1)
@@ -54,6 +61,20 @@ def _print_json(report: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return share
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--threads", type=int, default=2, help="torch threads of this process")
@@ -61,16 +82,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("all", help="train, export and score; resumes")
     command.add_argument("--run-dir", type=Path, required=True)
-    command.add_argument("--share", type=float, default=1.0, help="of the steps; to rehearse")
+    command.add_argument("--share", type=_share, default=1.0, help="of the steps; to rehearse")
     command.set_defaults(call=_all)
 
     command = commands.add_parser("export", help="write the folder from a run so far")
-    command.add_argument("--run-dir", type=Path, required=True)
+    command.add_argument("--run-dir", type=_existing, required=True)
     command.add_argument("--folder", type=Path, required=True)
     command.set_defaults(call=_export)
 
     command = commands.add_parser("evaluate", help="score an exported folder; prints JSON")
-    command.add_argument("--folder", type=Path, required=True)
+    command.add_argument("--folder", type=_existing, required=True)
     command.add_argument("--count", type=int, default=200)
     command.add_argument("--frames", type=int, nargs="+", default=list(REPORT_LENGTHS))
     command.add_argument("--steps", type=int, default=NUM_STEPS)
@@ -84,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_captions)
 
     command = commands.add_parser("score-clips", help="score finished MP4 files; prints JSON")
-    command.add_argument("--manifest", type=Path, required=True)
+    command.add_argument("--manifest", type=_existing, required=True)
     command.set_defaults(call=_score_clips)
 
     command = commands.add_parser(
@@ -92,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--count", type=int, default=200)
     command.add_argument("--folder", type=Path, required=True, help="where the clips are left")
-    command.add_argument("--model", type=Path, default=SHIPPED, help="the shipped one")
+    command.add_argument("--model", type=_existing, default=SHIPPED, help="the shipped one")
     command.set_defaults(call=_score_public)
     return parser
 

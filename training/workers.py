@@ -4,10 +4,12 @@ On two shared cores this is measured to be 2.2 times as fast as one process with
 the networks are small, so a barrier per kernel costs more than the kernel.
 
 How many there are is part of the recipe, since each draws its own samples: another number would
-train other weights.
+train other weights. They die with the process that began them, at once: torch asks for SIGINT only,
+which a job in the background ignores, and two trainings would then write the same files.
 """
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import spawn
+
+from vidmill.worker.proc import die_with
 
 Work = Callable[..., None]
 """A module-level function: it is imported anew in each worker process."""
@@ -59,14 +63,18 @@ def prepare_process(num_threads: int = 1) -> None:
     torch.set_flush_denormal(True)
 
 
-def _member(number: int, work: Work, arguments: Sequence[Any], meeting: str) -> None:
+def _member(
+    number: int, parent_pid: int, work: Work, arguments: Sequence[Any], meeting: str
+) -> None:
+    die_with(parent_pid)
     prepare_process()
     dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=NUM_WORKERS)
     work(*arguments)
     dist.destroy_process_group()
 
 
-def _loner(number: int, jobs: Sequence[tuple[Work, Sequence[Any]]]) -> None:
+def _loner(number: int, parent_pid: int, jobs: Sequence[tuple[Work, Sequence[Any]]]) -> None:
+    die_with(parent_pid)
     prepare_process()
     work, arguments = jobs[number]
     work(*arguments)
@@ -76,10 +84,10 @@ def run_together(work: Work, *arguments: Any) -> None:
     """Run ``work`` in ``NUM_WORKERS`` processes as a group that averages its gradients."""
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        members = (work, arguments, meeting)
+        members = (os.getpid(), work, arguments, meeting)
         spawn(_member, members, nprocs=NUM_WORKERS)  # type: ignore[no-untyped-call]
 
 
 def run_apart(*jobs: tuple[Work, Sequence[Any]]) -> None:
     """Run independent jobs side by side, one single-threaded process each."""
-    spawn(_loner, (jobs,), nprocs=len(jobs))  # type: ignore[no-untyped-call]
+    spawn(_loner, (os.getpid(), jobs), nprocs=len(jobs))  # type: ignore[no-untyped-call]

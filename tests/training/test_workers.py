@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from tests.waiting import wait_until
 from training.loop import Learner, linear, train
 from training.workers import rank, run_together
 
@@ -58,3 +62,34 @@ def test_workers_stay_alike_and_a_killed_group_goes_on_to_the_same_weights(tmp_p
     assert one["drawn"] != other["drawn"]
     assert same(one, resumed)
     assert one["drawn"] == resumed["drawn"]
+
+
+def wait_long(folder: Path) -> None:
+    (folder / "partial").write_text(str(os.getpid()))
+    (folder / "partial").rename(folder / "pid")
+    time.sleep(60)
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def test_workers_die_with_a_training_that_is_killed_in_the_background(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys; from pathlib import Path; from training.workers import run_apart\n"
+        "from tests.training.test_workers import wait_long\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does behind &\n"
+        "    run_apart((wait_long, (Path(sys.argv[1]),)))\n"
+    )
+    root = Path(__file__).parents[2]
+    (tmp_path / "train.py").write_text(code)
+    paths = os.pathsep.join([str(root), str(root / "src")])
+    with subprocess.Popen(
+        [sys.executable, "train.py", "."], cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}
+    ) as training:
+        assert wait_until((tmp_path / "pid").exists, timeout_s=60)
+        training.kill()
+    worker = int((tmp_path / "pid").read_text())
+    assert wait_until(lambda: not is_alive(worker), timeout_s=10)
