@@ -183,6 +183,43 @@ def test_a_paused_batch_whose_running_tasks_end_completes(bench: Bench, batches:
     assert batches.get(name, CALLER).batch.state is BatchState.COMPLETED
 
 
+def confirm_same(batches: Batches, count: int) -> str:
+    """Queue a batch whose rows are all the same clip."""
+    rows = [Candidate(line=n, order=Order(prompt="a ball")) for n in range(1, count + 1)]
+    name = batches.check(rows, CALLER, Sheet()).batch.public_id
+    batches.confirm(name, CALLER, "ready_rows_only")
+    return name
+
+
+def test_whoever_takes_a_paused_tasks_place_is_paused_too(bench: Bench, batches: Batches) -> None:
+    name = confirm_same(batches, 3)
+    batches.pause(name, CALLER)
+    assert states(bench) == [JobState.DELAYED, JobState.FOLLOWING, JobState.FOLLOWING]
+    first = bench.app.db.read(lambda conn: jobs.page(conn, 1, limit=1, is_oldest_first=True))
+
+    batches.tasks.cancel(first[0].public_id, CALLER)
+
+    assert states(bench) == [JobState.CANCELLED, JobState.DELAYED, JobState.FOLLOWING]
+    batches.resume(name, CALLER)
+    assert states(bench) == [JobState.CANCELLED, JobState.QUEUED, JobState.FOLLOWING]
+    assert not bench.app.db.read(jobs.find_drift)
+
+
+@pytest.mark.parametrize(("outsiders", "then"), [(0, JobState.DELAYED), (1, JobState.QUEUED)])
+def test_a_paused_batch_holds_up_what_follows_it_from_within_alone(
+    bench: Bench, batches: Batches, outsiders: int, then: JobState
+) -> None:
+    leader = batches.submission.submit(Order(prompt="a ball"), CALLER)
+    name = confirm_same(batches, 1)
+    for _ in range(outsiders):
+        batches.submission.submit(Order(prompt="a ball"), CALLER)
+    batches.pause(name, CALLER)
+
+    batches.tasks.cancel(leader.public_id, CALLER)
+
+    assert states(bench)[1] is then
+
+
 def test_what_is_paused_counts_as_queued_for_the_limit(bench: Bench, batches: Batches) -> None:
     bench.app.db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=4))
     first = confirm(batches)

@@ -11,10 +11,11 @@ from typing import Any
 
 from sqlalchemy import Integer, Select, and_, column, exists, or_, select, text, update
 
-from vidmill.domain.batch import RowState
+from vidmill.domain.batch import BatchState, RowState
 from vidmill.domain.job import Job, JobState, Phase
 from vidmill.store import batches
 from vidmill.store.batch_tables import batch_rows
+from vidmill.store.batch_tables import batches as batch_table
 from vidmill.store.batches import Batch
 from vidmill.store.locks import lock_flows
 from vidmill.store.models import jobs
@@ -27,6 +28,7 @@ PART = 100
 NEVER = 253_402_300_799.0
 """Paused until then, the last second of the year 9999; whoever resumes comes before."""
 
+_PAUSE: dict[str, Any] = {"state": JobState.DELAYED, "phase": Phase.PAUSED, "not_before": NEVER}
 _PAUSED = and_(jobs.c.state == JobState.DELAYED, jobs.c.phase == Phase.PAUSED)
 _WAITS = or_(
     jobs.c.state == JobState.QUEUED,
@@ -64,8 +66,8 @@ Move = Callable[[UnitOfWork, Batch, int], Moved]
 
 def pause(uow: UnitOfWork, batch: Batch, after: int) -> Moved:
     """Keep waiting jobs from being claimed, but for those that somebody else's job follows."""
-    values = {"state": JobState.DELAYED, "phase": Phase.PAUSED, "not_before": NEVER}
-    return _move(uow, batch, after, which=and_(_WAITS, ~_is_followed(outside=batch)), values=values)
+    which = and_(_WAITS, ~_is_followed(outside=batch.id))
+    return _move(uow, batch, after, which=which, values=_PAUSE)
 
 
 def resume(uow: UnitOfWork, batch: Batch, after: int) -> Moved:
@@ -84,6 +86,23 @@ def left(uow: UnitOfWork, batch: Batch) -> list[Job]:
     """Return the jobs under way that were not asked to stop yet."""
     query = _active(batch).where(jobs.c.is_cancel_requested.is_(False))
     return [to_job(row) for row in uow.conn.execute(query.with_only_columns(*jobs.columns))]
+
+
+def keep_paused(uow: UnitOfWork, job_id: int) -> Any:
+    """Pause a job, queued and held, if its batch is paused, as `pause` would; return its new row.
+
+    A batch that somebody changes at this moment counts for nothing: he moves its jobs afterwards.
+    """
+    mine = batch_rows.c.job_id == job_id
+    query = select(batch_table).join(batch_rows, batch_rows.c.batch_id == batch_table.c.id)
+    paused = query.where(mine, batch_table.c.state == BatchState.PAUSED)
+    batch = uow.conn.execute(
+        paused.with_for_update(read=True, skip_locked=True, of=batch_table)
+    ).first()
+    if batch is None:
+        return None
+    which = (jobs.c.id == job_id, _WAITS, ~_is_followed(outside=batch.id))
+    return uow.conn.execute(update(jobs).where(*which).values(_PAUSE).returning(jobs)).first()
 
 
 def _move(
@@ -117,13 +136,11 @@ def _active(batch: Batch) -> Select[Any]:
     )
 
 
-def _is_followed(*, outside: Batch | None = None) -> Any:
+def _is_followed(*, outside: int | None = None) -> Any:
     """Return SQL that tells whether a job is followed, or followed by one *outside* a batch."""
     follower = jobs.alias("follower")
     follows = and_(follower.c.leader_id == jobs.c.id, follower.c.state == JobState.FOLLOWING)
     if outside is None:
         return exists().where(follows)
-    inside = exists().where(
-        batch_rows.c.job_id == follower.c.id, batch_rows.c.batch_id == outside.id
-    )
+    inside = exists().where(batch_rows.c.job_id == follower.c.id, batch_rows.c.batch_id == outside)
     return exists().where(follows, ~inside.correlate(follower))

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, exists, or_, select, text, update
 
 from vidmill.domain.job import Job, JobState, Phase
+from vidmill.store.batch_moves import keep_paused
 from vidmill.store.direct import Direct
 from vidmill.store.locks import lock_flows
 from vidmill.store.models import jobs
@@ -161,7 +162,10 @@ def end_alike(uow: UnitOfWork, leader: Job, followers: Sequence[Any]) -> tuple[J
 
 
 def succeed(uow: UnitOfWork, leader: Job, followers: Sequence[Any]) -> tuple[Job, ...]:
-    """Queue the oldest of *followers* in place of *leader*, cancelled before; others follow it."""
+    """Queue the oldest of *followers* in place of *leader*, cancelled before; others follow it.
+
+    If its batch is paused, it is paused too.
+    """
     if not followers:
         return ()
     first = followers[0].id
@@ -169,7 +173,8 @@ def succeed(uow: UnitOfWork, leader: Job, followers: Sequence[Any]) -> tuple[Job
     uow.conn.execute(update(jobs).where(*others).values(leader_id=first))
     queued = update(jobs).where(jobs.c.id == first, _FOLLOWING)
     queued = queued.values(state=JobState.QUEUED, phase=Phase.WAITING, leader_id=None)
-    return _in_order(uow.conn.execute(queued.returning(jobs)))
+    row = uow.conn.execute(queued.returning(jobs)).one()
+    return (to_job(keep_paused(uow, first) or row),)
 
 
 def _in_order(rows: Iterable[Any]) -> tuple[Job, ...]:
