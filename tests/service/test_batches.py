@@ -373,9 +373,9 @@ class Interrupted(Submission):
 
     meanwhile: Callable[[], object]
 
-    def accept_many(self, orders: Sequence[Order], caller: Caller) -> Any:
+    def accept_many(self, orders: Sequence[Order], caller: Caller, **more: Any) -> Any:
         self.meanwhile()
-        return super().accept_many(orders, caller)
+        return super().accept_many(orders, caller, **more)
 
 
 def interrupted(batches: Batches, meanwhile: Callable[[], object]) -> Batches:

@@ -29,6 +29,7 @@ from vidmill.profiles import load_profile
 from vidmill.services.drafts import Drafts
 from vidmill.services.forecast import Forecast
 from vidmill.services.fullness import Fullness
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.loras import Loras
 from vidmill.services.submission import Submission
 from vidmill.storage import open_blobs
@@ -290,6 +291,23 @@ def test_all_tenants_together_have_a_limit_too(
 
     with pytest.raises(QueueFull, match="all tenants"):
         submission.submit(Order(prompt="another"), VIP)
+
+
+def test_what_was_taken_is_told_again_however_full_the_queue_is(
+    db: Database, tickets: Tickets, clock: FakeClock
+) -> None:
+    submission = make_submission(db, tickets, clock, queue_total_max=1)
+    order, key = Order(prompt="a ball"), IdempotencyKey(key="k", fingerprint="f")
+    first = db.write(submission.accept(order, CALLER, key=key))
+    clock.advance(1.5)
+
+    again = db.write(submission.accept(order, CALLER, key=key))
+
+    assert (again.job, again.is_replay) == (first.job, True)
+    resent = replace(key, is_taken_over=True)
+    for other in (None, replace(key, key="other"), resent):
+        with pytest.raises(QueueFull, match="all tenants"):
+            submission.accept(order, CALLER, key=other)
 
 
 def test_of_many_orders_the_right_ones_are_queued_and_each_has_its_verdict(

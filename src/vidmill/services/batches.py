@@ -230,7 +230,8 @@ class Batches:
         """
         batch = self.get(batch_id, caller).batch
         failed = [row for row in self.all_rows(batch, [RowState.FAILED]) if row.job is not None]
-        queue = self.submission.accept_many_again([row.job for row in failed if row.job], caller)
+        again = [row.job for row in failed if row.job]
+        queue = self.submission.accept_many_again(again, caller, key=key)
 
         def write(uow: UnitOfWork) -> None:
             held = _hold(uow, batch_id, caller)

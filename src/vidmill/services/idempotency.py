@@ -24,7 +24,7 @@ class IdempotencyKey:
 
 def is_repeat(db: Database, caller: Caller, key: IdempotencyKey | None) -> bool:
     """Return whether *key* stands for something already, as far as one can see now."""
-    if key is None:
+    if key is None or key.is_taken_over:
         return False
     oldest = db.now() - key.kept_s
     return db.read(

@@ -178,7 +178,7 @@ class Storyboards:
             QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.submit_many`.
         """
         self._refuse([shot.length for shot in shots])
-        queue = self.submission.accept_many([shot.order for shot in shots], caller)
+        queue = self.submission.accept_many([shot.order for shot in shots], caller, key=key)
 
         def write(uow: UnitOfWork) -> tuple[str, bool]:
             new = self._new(sheet, caller, now=uow.now)

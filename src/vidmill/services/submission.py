@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from vidmill.domain.clip import Resolution
-from vidmill.domain.errors import EnhancerUnavailable, InvalidRequest, PermissionDenied
+from vidmill.domain.errors import EnhancerUnavailable, InvalidRequest, PermissionDenied, QueueFull
 from vidmill.domain.ids import RANDOM_BITS, task_id
 from vidmill.domain.job import MAX_ATTEMPTS, Job, JobState
 from vidmill.domain.order import Order
@@ -17,7 +17,7 @@ from vidmill.services.access import Caller
 from vidmill.services.drafts import Draft, Drafts
 from vidmill.services.forecast import Forecast
 from vidmill.services.fullness import Fullness
-from vidmill.services.idempotency import IdempotencyKey, owner_of
+from vidmill.services.idempotency import IdempotencyKey, is_repeat, owner_of
 from vidmill.store import jobs
 from vidmill.store.session import Database, UnitOfWork
 
@@ -87,26 +87,30 @@ class Submission:
         return self.db.write(self.accept_many(orders, caller))
 
     def accept_many(
-        self, orders: Sequence[Order], caller: Caller
+        self, orders: Sequence[Order], caller: Caller, *, key: IdempotencyKey | None = None
     ) -> Callable[[UnitOfWork], list[Verdict]]:
         """Check *orders* now and return the write that queues those that may be.
+
+        *key* is that of the request; whoever writes takes it.
 
         Raises:
             QueueFull: As `submit_many`; the write raises it too.
         """
         drafts = [_or_refusal(self.drafts.of_order, order, caller) for order in orders]
-        return self._writing_many(drafts, caller)
+        return self._writing_many(drafts, caller, key=key)
 
     def accept_many_again(
-        self, finished: Sequence[Job], caller: Caller
+        self, finished: Sequence[Job], caller: Caller, *, key: IdempotencyKey | None = None
     ) -> Callable[[UnitOfWork], list[Verdict]]:
         """Return the write that queues *finished* jobs once more, as `accept_again` does one.
+
+        *key* as in `accept_many`.
 
         Raises:
             TaskStillLive, QueueFull: As `accept_again`.
         """
         drafts = [_or_refusal(self.drafts.of_job, job, caller) for job in finished]
-        return self._writing_many(drafts, caller)
+        return self._writing_many(drafts, caller, key=key)
 
     def quote(self, order: Order, caller: Caller) -> int:
         """Return what *order* costs in credits if it is rendered; nothing is stored.
@@ -172,9 +176,9 @@ class Submission:
         return self._writing(self.drafts.of_job(job, caller), caller, key=key)
 
     def _writing_many(
-        self, drafts: Sequence[Draft | Refusal], caller: Caller
+        self, drafts: Sequence[Draft | Refusal], caller: Caller, *, key: IdempotencyKey | None
     ) -> Callable[[UnitOfWork], list[Verdict]]:
-        self.fullness.refuse_if_full()
+        self._refuse_if_full(caller, key)
         found = [draft for draft in drafts if isinstance(draft, Draft)]
         costs = [self._cost_s(draft, caller) for draft in found]
 
@@ -193,7 +197,7 @@ class Submission:
     def _writing(
         self, draft: Draft, caller: Caller, *, key: IdempotencyKey | None
     ) -> Callable[[UnitOfWork], Accepted]:
-        self.fullness.refuse_if_full()
+        self._refuse_if_full(caller, key)
         cost_s = self._cost_s(draft, caller)
 
         def write(uow: UnitOfWork) -> Accepted:
@@ -209,6 +213,14 @@ class Submission:
             return Accepted(job=job)
 
         return write
+
+    def _refuse_if_full(self, caller: Caller, key: IdempotencyKey | None) -> None:
+        """Raise `QueueFull` if it is, unless what *key* stands for is in the queue already."""
+        try:
+            self.fullness.refuse_if_full()
+        except QueueFull:
+            if not is_repeat(self.db, caller, key):
+                raise
 
     def _new_job(self, draft: Draft, caller: Caller, cost_s: float, *, now: float) -> jobs.NewJob:
         reference = draft.request.get("client_reference")

@@ -71,6 +71,20 @@ def test_a_queue_without_room_for_all_shots_takes_none(tmp_path: Path) -> None:
     bench.close()
 
 
+def test_a_storyboard_is_told_again_however_full_the_queue_is(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, queue_total_max=2)
+    boards, key = Desk.of(bench.app).storyboards, IdempotencyKey(key="k", fingerprint="f")
+    first = make(boards, shot("one"), shot("two"), key=key)
+    bench.clock.advance(1.5)
+
+    again = make(boards, shot("one"), shot("two"), key=key)
+
+    assert (again.board.public_id, again.is_replay) == (first.board.public_id, True)
+    with pytest.raises(QueueFull, match="all tenants"):
+        make(boards)
+    bench.close()
+
+
 def test_a_quote_says_what_it_would_cost_and_stores_nothing(
     bench: Bench, boards: Storyboards
 ) -> None:
