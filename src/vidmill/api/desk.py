@@ -14,6 +14,7 @@ from vidmill.api.repeats import UnderWay
 from vidmill.api.throttling import Throttle
 from vidmill.api.waiting import Reads
 from vidmill.domain.clip import Resolution
+from vidmill.domain.job import Job
 from vidmill.domain.order import Limits
 from vidmill.domain.pricing import Tariff
 from vidmill.outbound.enhancer import Enhancer
@@ -127,6 +128,16 @@ class Desk:
             webhook_guard=guard,
             webhooks=Webhooks(db=app.db, courier=_tester(app, guard), admit=guard.admit),
         )
+
+    def varying(self, source: Job) -> Submission:
+        """Return `single_submission` for what varies *source*, with the limits that took it.
+
+        Whose prompt is longer than ours may be came by another dialect.
+        """
+        single, long = self.single_submission, self.dialect_submission.drafts.limits
+        if len(source.request["prompt"]) <= self.limits.prompt_max_chars:
+            return single
+        return replace(single, drafts=replace(single.drafts, limits=long))
 
 
 def _throttle(app: App, quota: Quota, reads: Reads, meter: Meter) -> Throttle:

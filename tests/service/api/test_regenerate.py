@@ -44,6 +44,25 @@ def test_what_the_body_names_is_changed(bench: Bench) -> None:
     assert (new["prompt"], new["seed"], new["duration"]) == ("a blue ball", 9, 4.0)
 
 
+def test_a_clip_with_a_dialects_long_prompt_is_varied_within_that_dialects_limit(
+    bench: Bench,
+) -> None:
+    long = "a red ball " + "bounces " * 60
+    made = bench.client.post("/v1/videos", json={"prompt": long, "model": "tiny", "seconds": "4"})
+    video_id = made.json()["id"]
+
+    new = regenerate(bench, video_id, json={"seed": 9})
+    another = regenerate(bench, video_id, json={"prompt": "blue " * 100})
+
+    assert (new["prompt"], new["seed"]) == (long.strip(), 9)
+    assert another["prompt"] == ("blue " * 100).strip()
+    path = f"{TASKS}/{video_id}/regenerate"
+    answer = bench.client.post(path, json={"prompt": "x" * 801})
+    assert answer.json()["errors"][0]["limit"] == 800
+    own = f"{TASKS}/{bench.generate()['task_id']}/regenerate"
+    assert bench.client.post(own, json={"prompt": "x" * 201}).json()["errors"][0]["limit"] == 200
+
+
 def test_a_task_that_still_runs_may_be_varied_already(bench: Bench) -> None:
     old = bench.generate()["task_id"]
     assert regenerate(bench, old)["parent_task_id"] == old

@@ -58,7 +58,7 @@ from vidmill.services.access import Caller
 from vidmill.services.drafts import Drafts
 from vidmill.services.idempotency import IdempotencyKey, is_repeat
 from vidmill.services.preview_frames import preview_frames
-from vidmill.services.submission import Accepted
+from vidmill.services.submission import Accepted, Submission
 from vidmill.services.tasks import TaskView
 from vidmill.telemetry import get_logger
 
@@ -83,12 +83,12 @@ class Native:
     async def regenerate(self, request: Request, caller: Caller) -> Response:
         changes = await read_json(request, absent={})
         view = await self.desk.glances.get(request.path_params["task_id"], caller)
-        parent = view.job.public_id
-        drafts = self.desk.single_submission.drafts
-        order = await self._read(partial(read_changes, changes, view.job.request), drafts, caller)
-        order = _with_same_text(order, view.job)
-        key = read_key(request, {"regenerate": parent, "changes": changes})
-        return await self._submit(request, caller, order, key=key, parent=parent)
+        source = view.job
+        drafts = self.desk.varying(source).drafts
+        order = await self._read(partial(read_changes, changes, source.request), drafts, caller)
+        order = _with_same_text(order, source)
+        key = read_key(request, {"regenerate": source.public_id, "changes": changes})
+        return await self._submit(request, caller, order, key=key, source=source)
 
     async def estimate(self, request: Request, caller: Caller) -> Response:
         body = await read_json(request)
@@ -128,14 +128,19 @@ class Native:
         order: Order,
         *,
         key: IdempotencyKey | None,
-        parent: str | None = None,
+        source: Job | None = None,
     ) -> Response:
-        """Queue *order*; with `Prefer: wait`, answer when it is over or the wait is."""
+        """Queue *order*, which may vary *source*.
+
+        With `Prefer: wait`, answer when it is over or the wait is.
+        """
         desk = self.desk
+        submission = desk.varying(source) if source else desk.single_submission
+        parent = source.public_id if source else None
         with desk.under_way.alone(caller, key):
-            order = await self._enhanced(order, caller, key)
+            order = await self._enhanced(order, caller, key, submission)
             write = await desk.reads.run_quick(
-                lambda: desk.single_submission.accept(order, caller, key=key, parent=parent)
+                lambda: submission.accept(order, caller, key=key, parent=parent)
             )
             accepted = await waiting.write(desk.app.db, write, order=caller.tenant_id)
         view = await desk.reads.run_quick(lambda: desk.tasks.view(accepted.job))
@@ -147,7 +152,9 @@ class Native:
                 view = await over(desk.following, view, caller, timeout_s=wait_s)
         return self._accepted(accepted, view, request, caller)
 
-    async def _enhanced(self, order: Order, caller: Caller, key: IdempotencyKey | None) -> Order:
+    async def _enhanced(
+        self, order: Order, caller: Caller, key: IdempotencyKey | None, submission: Submission
+    ) -> Order:
         """Have the prompt written out where that is asked for, and not done before.
 
         Whatever else would refuse the order does so first: a prompt leaves for nothing never.
@@ -155,7 +162,7 @@ class Native:
         desk = self.desk
         if not order.enhance or order.enhanced or desk.enhancer is None:
             return order
-        await desk.reads.run_quick(lambda: desk.single_submission.accept(order, caller, key=key))
+        await desk.reads.run_quick(lambda: submission.accept(order, caller, key=key))
         if await desk.reads.run_quick(lambda: is_repeat(desk.app.db, caller, key)):
             return order
         return replace(order, enhanced=await desk.enhancer.enhance(order.prompt))
