@@ -29,8 +29,12 @@ POLL_S = 1.0
 TRIES_MAX = 3
 """Joining that failed so often is given up; a replaced shot begins to count anew."""
 
-RETRY_S = 10.0
-"""First wait after a failure; doubles."""
+STORE_TRIES_MAX = 12
+"""The same where the store failed, which is no fault of the shots: it may be away for an hour, and
+who would be given up could only pay for a shot once more."""
+
+RETRY_S, RETRY_MAX_S = 10.0, 600.0
+"""First wait after a failure; doubles, up to the second."""
 
 Keep = Callable[[float], bool]
 """Told the progress 0..1 every few seconds; False = stop, nobody wants the result any more."""
@@ -145,8 +149,9 @@ class Joiner:
 
     def _fail(self, board: Storyboard, error: WorkError) -> Outcome:
         told: dict[str, Any] = {"taken": board, "code": error.code, "message": str(error)}
-        if error.is_retryable and board.failures + 1 < TRIES_MAX:
-            until = self.db.now() + RETRY_S * 2**board.failures
+        tries_max = STORE_TRIES_MAX if isinstance(error, StorageFailed) else TRIES_MAX
+        if error.is_retryable and board.failures + 1 < tries_max:
+            until = self.db.now() + min(RETRY_MAX_S, RETRY_S * 2**board.failures)
             self.db.write(partial(storyboards.put_off, **told, until=until))
             return Outcome.FAILED
         self.db.write(partial(storyboards.give_up, **told))

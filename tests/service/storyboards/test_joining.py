@@ -26,7 +26,7 @@ from tests.storyboards import (
     succeed,
 )
 from tests.waiting import wait_until
-from vidmill.domain.errors import BadOutput, StorageFailed
+from vidmill.domain.errors import BadOutput, InternalError, StorageFailed, WorkError
 from vidmill.domain.storyboard import BoardState
 from vidmill.finishing.checksums import checksums
 from vidmill.services.joining import LEASE_S, RETRY_S, Outcome
@@ -36,22 +36,30 @@ from vidmill.store import storyboards
 from vidmill.worker.proc import all_processes
 
 
+@pytest.mark.parametrize(
+    ("error", "waits_s"),
+    [
+        (InternalError("odd"), [10, 20]),
+        (StorageFailed("busy"), [10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]),
+    ],
+)
 def test_joining_that_fails_is_tried_again_later_and_then_given_up(
-    bench: Bench, boards: Storyboards
+    bench: Bench, boards: Storyboards, error: WorkError, waits_s: list[float]
 ) -> None:
     board_id = ready(bench, boards)
-    join = FakeJoin(bench, errors=[StorageFailed("busy") for _ in range(3)])
+    join = FakeJoin(bench, errors=[error] * (len(waits_s) + 1))
 
     assert joiner(bench, join).step()
-    assert not joiner(bench, join).step()
-    for wait_s in (RETRY_S, 2 * RETRY_S):
-        bench.clock.advance(wait_s + 1)
+    for wait_s in waits_s:
+        bench.clock.advance(wait_s - 1)
+        assert not joiner(bench, join).step()
+        bench.clock.advance(2)
         assert joiner(bench, join).step()
 
     board = boards.get(board_id, CALLER).board
-    assert (board.state, board.error_code) == (BoardState.FAILED, "storage_failed")
-    assert len(join.orders) == 3
-    assert bench.app.joins.attempts == {Outcome.FAILED: 2, Outcome.GIVEN_UP: 1}
+    assert (board.state, board.error_code) == (BoardState.FAILED, error.code)
+    assert join.errors == []
+    assert bench.app.joins.attempts == {Outcome.FAILED: len(waits_s), Outcome.GIVEN_UP: 1}
 
 
 def test_what_is_joined_in_the_end_has_no_error_left(bench: Bench, boards: Storyboards) -> None:
