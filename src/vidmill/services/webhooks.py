@@ -174,6 +174,8 @@ class Webhooks:
         """
         endpoint = self._own(public_id, caller)
         self.db.write(lambda uow: webhooks.remove(uow, endpoint.id))
+        while self.db.write(lambda uow: deliveries.forget_log(uow, endpoint.id)):
+            """What is left if this process dies, deliverers forget within the hour."""
 
     def rotate(
         self,

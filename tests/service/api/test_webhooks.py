@@ -10,6 +10,9 @@ import pytest
 from tests.builders import START
 from tests.desks import Bench
 from tests.hooks import HOOKS, URL, create, make_hook_bench, problem
+from vidmill.domain.webhook import EventType
+from vidmill.store import deliveries, webhooks
+from vidmill.store.deliveries import LOG_AT_ONCE
 
 
 @pytest.fixture
@@ -101,6 +104,18 @@ def test_deleted_endpoint_is_gone(bench: Bench) -> None:
     path = f"{HOOKS}/{create(bench.client)['id']}"
     assert bench.client.delete(path).status_code == 204
     assert problem(bench.client.get(path))[:2] == (404, "webhook_not_found")
+
+
+def test_deleted_endpoint_leaves_nothing_of_a_long_log(bench: Bench) -> None:
+    made, db = create(bench.client), bench.app.db
+    endpoint = db.read(lambda conn: webhooks.find(conn, 1, made["id"]))
+    assert endpoint is not None
+    events = [(EventType.TASK_COMPLETED, f"t2v_{n}", 0.0) for n in range(LOG_AT_ONCE + 1)]
+    db.write(lambda uow: deliveries.add(uow, endpoint, events))
+
+    assert bench.client.delete(f"{HOOKS}/{made['id']}").status_code == 204
+
+    assert db.read(lambda conn: deliveries.page(conn, endpoint.id, limit=9)) == []
 
 
 def test_tenant_may_have_fifty_endpoints(bench: Bench) -> None:

@@ -24,7 +24,8 @@ from vidmill.domain.webhook import (
     Verdict,
 )
 from vidmill.store import deliveries, jobs, webhooks
-from vidmill.store.session import Database
+from vidmill.store.deliveries import LOG_AT_ONCE
+from vidmill.store.session import Database, UnitOfWork
 
 FAILED = jobs.Failed(code="bad_output", message="black")
 OK = Reply(took_s=0.1, status=200)
@@ -333,11 +334,21 @@ def test_log_forgets_what_is_a_month_old_and_what_no_endpoint_is_left_for(
     assert outbox(db, gone) == []
 
 
-def test_deleting_an_endpoint_takes_its_log_along(db: Database) -> None:
-    endpoint = make_endpoint(db)
-    record(db, "bat_1")
+def test_log_of_an_endpoint_is_deleted_part_by_part_and_no_other(db: Database) -> None:
+    endpoint, other = make_endpoint(db), make_endpoint(db)
+    events = [(EventType.TASK_COMPLETED, f"t2v_{n}", 0.0) for n in range(LOG_AT_ONCE + 1)]
+
+    def fill(uow: UnitOfWork) -> None:
+        for one in (endpoint, other):
+            deliveries.add(uow, one, events)
+
+    db.write(fill)
     db.write(lambda uow: webhooks.remove(uow, endpoint.id))
-    assert outbox(db, endpoint) == []
+
+    parts = [db.write(lambda uow: deliveries.forget_log(uow, endpoint.id)) for _ in range(3)]
+
+    assert parts == [LOG_AT_ONCE, 1, 0]
+    assert (outbox(db, endpoint), len(outbox(db, other))) == ([], 1000)
 
 
 def test_age_of_the_queue_is_that_of_what_could_go_out(db: Database, clock: FakeClock) -> None:
