@@ -49,6 +49,7 @@ def make_engine(url: str) -> Engine:
     return create_engine(
         parsed.set(drivername="postgresql+psycopg").difference_update_query(["options"]),
         poolclass=NullPool,
+        hide_parameters=True,  # an error is logged: it must not tell prompts and secrets
         isolation_level="AUTOCOMMIT",
         connect_args={
             "connect_timeout": CONNECT_S,

@@ -46,6 +46,7 @@ def make_engine(url: str) -> Engine:
     engine = create_engine(
         url,
         poolclass=NullPool,
+        hide_parameters=True,  # an error is logged: it must not tell prompts and secrets
         connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 10.0},
     )
 

@@ -90,6 +90,20 @@ def test_results_are_one_line_for_each_row_that_is_over(bench: Bench) -> None:
         models.BatchResult.model_validate(line)
 
 
+def test_the_row_of_a_task_deleted_while_it_runs_goes_on_until_it_has_stopped(bench: Bench) -> None:
+    batch_id = confirmed(bench, "a ball")
+    job = bench.claim()
+    bench.client.delete(f"/v1/t2v/tasks/{job.public_id}")
+
+    (row,) = get(bench, batch_id, "/rows")["data"]
+    assert (row["status"], row["task_id"], row["prompt"]) == ("processing", None, None)
+    assert counts(get(bench, batch_id)) == {"total": 1, "processing": 1}
+    bench.settle(job, jobs.Cancelled())
+
+    (row,) = get(bench, batch_id, "/rows")["data"]
+    assert row["status"] == "cancelled"
+
+
 def test_an_erased_task_leaves_its_row_without_anything_of_it(bench: Bench) -> None:
     batch_id = confirmed(bench, "a secret prompt")
     bench.settle(bench.claim(), jobs.Succeeded(result=make_result()))

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tests.builders import START, FakeClock, make_database, make_job, make_new_job
@@ -93,6 +94,15 @@ def test_refused_statement_undoes_only_its_own_work(db: Database) -> None:
     _, refused = together(db, insert, delete)
     assert isinstance(refused, IntegrityError)
     assert count_jobs(db) == 2
+
+
+def test_error_of_a_statement_does_not_tell_what_was_to_be_written(db: Database) -> None:
+    insert, values = text("INSERT INTO nowhere VALUES (:prompt)"), {"prompt": "a secret recipe"}
+    with pytest.raises(DBAPIError) as caught:
+        db.write(lambda uow: uow.conn.execute(insert, values))
+    said = "".join(traceback.format_exception(caught.value))
+    assert "nowhere" in said
+    assert values["prompt"] not in said
 
 
 def test_callbacks_run_after_the_commit_in_the_callers_thread(db: Database) -> None:

@@ -13,12 +13,13 @@ from vidmill.store.batches import BatchRow
 _STATUSES: Mapping[RowState, str] = {
     RowState.INVALID: "invalid",
     RowState.READY: "ready",
-    RowState.ACTIVE: WireStatus.QUEUED,
+    RowState.ACTIVE: WireStatus.PROCESSING,
     RowState.SUCCEEDED: WireStatus.COMPLETED,
     RowState.FAILED: WireStatus.FAILED,
     RowState.CANCELLED: WireStatus.CANCELLED,
 }
-"""How a row is shown without a look at its task."""
+"""How a row is shown that has no task to look at. An active one had one that was deleted while it
+ran, and that is stopping."""
 
 _PROBLEM = ("pointer", "code", "message", "limit")
 
