@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,17 @@ class JoinProcess:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _scratch(self, prefix: str) -> Path:
-        """Return a folder for this attempt alone; what earlier ones left is deleted."""
+        """Return a folder for this attempt alone; what dead ones left is deleted.
+
+        Those of the same storyboard are dead, and those that began before any may still run.
+        """
         folder = self.settings.data_dir.absolute() / "joining"
-        for left in folder.glob(f"{prefix.partition('/')[0]}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        began_s = time.time() - self.settings.time_limit_s - KEEP_EVERY_S
+        for left in folder.glob("*"):
+            is_same = left.name.startswith(f"{prefix.partition('/')[0]}-")
+            with suppress(FileNotFoundError):  # another process tidies too
+                if is_same or left.stat().st_mtime < began_s:
+                    shutil.rmtree(left, ignore_errors=True)
         return folder / prefix.replace("/", "-")
 
     def _surroundings(self, scratch: Path) -> dict[str, Any]:
