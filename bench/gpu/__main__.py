@@ -12,7 +12,7 @@ from bench.gpu import machine
 from bench.gpu.measurements import Bench
 from bench.gpu.pieces import Piece, all_pieces
 from bench.gpu.report import markdown
-from bench.gpu.running import run_pieces
+from bench.gpu.running import DeviceLost, run_pieces
 from bench.gpu.scale import rehearsed, true_profiles
 from bench.gpu.state import State, StateMismatch
 from vidmill.telemetry import configure_logging
@@ -61,7 +61,14 @@ def _run(options: argparse.Namespace) -> int:
     state = State.open(options.state, machine.about(device, scale=scale, weights=weights))
     configure_logging("warning", "text")
     bench = Bench(profiles, device=device, scale=scale, model_path=options.model_path)
-    left = run_pieces(pieces, bench, state, within_s=options.within)
+    if options.again:
+        for piece in pieces:
+            state.reopen(piece.name)
+    try:
+        left = run_pieces(pieces, bench, state, within_s=options.within)
+    except DeviceLost as error:
+        print(f"the device broke in {error}; run again, the other pieces are left", file=sys.stderr)
+        return 1
     if left:
         print(f"left for the next run: {', '.join(left)}")
     return 1 if any(o.status == "failed" for o in state.outcomes.values()) else 0
@@ -77,6 +84,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=_STATE, help=f"results; {_STATE}")
     parser.add_argument("--rehearse", action="store_true", help="tiny networks; claims nothing")
     parser.add_argument("--within", type=float, default=0.0, help="seconds; 0 = no limit")
+    parser.add_argument("--again", action="store_true", help="also what failed or was skipped")
     parser.add_argument("--device", default="", help="cuda:1, cpu; cuda:0 if there is one")
     parser.add_argument("--model-path", default="", help="real weights, not random ones")
     return parser.parse_intermixed_args(arguments)
@@ -93,12 +101,15 @@ def _chosen(options: argparse.Namespace) -> list[Piece]:
 
 
 def _show(pieces: list[Piece], state: State | None) -> None:
+    open_s = 0.0
     for piece in pieces:
         outcome = state.outcomes.get(piece.name) if state else None
         values = json.dumps(outcome.values)[:80] if outcome and outcome.values else ""
         status = outcome.status if outcome else "-"
-        print(f"{piece.estimate_s:5.0f} s  {status:8}{piece.name}  {values}")
-    open_s = sum(p.estimate_s for p in pieces if not (state and state.is_settled(p.name)))
+        if not (state and state.is_settled(piece.name)):
+            open_s += piece.estimate_s
+        so_far = f"{piece.estimate_s:5.0f} s {open_s / 60:5.1f} min"
+        print(f"{so_far}  {status:8}{piece.name}  {values}")
     print(f"{len(pieces)} pieces; those still to run should take {open_s / 60:.0f} minutes")
 
 

@@ -17,7 +17,7 @@ from bench.gpu.floor import forward_flops, passes
 from bench.gpu.instruments import figure
 from bench.gpu.pieces import DECODES_CANCELLED, Piece, expert_shape, high_and_low
 from bench.gpu.scale import clip_spec
-from bench.gpu.session import HIGH, LOW, Opened, Run, Setup
+from bench.gpu.session import HIGH, LOW, Opened, Run, Setup, limit_memory
 from bench.gpu.weights import write_pair
 from vidmill.domain.clip import ClipSpec
 from vidmill.domain.errors import EngineOutOfMemory
@@ -68,10 +68,23 @@ class Bench:
             self._references[key] = plain.draw(spec)
         return self._references[key]
 
+    def is_alive(self) -> bool:
+        """Whether the device still computes: an illegal address ends it for the whole process."""
+        try:
+            settled = torch.ones(1, device=self.device).add(1).item()
+        except torch.OutOfMemoryError:
+            return True
+        except Exception:  # noqa: BLE001  # whatever a broken device says
+            return False
+        return settled == 2
+
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-        self._opened = self._setup = None
+        """Close the engine that is open, and give back its memory as far as the device can."""
+        opened, self._opened, self._setup = self._opened, None, None
+        if opened is not None and self.is_alive():
+            opened.close()
+        if self.is_alive():
+            limit_memory(self.device, None)
 
 
 def measure_machine(bench: Bench, _piece: Piece) -> dict[str, Any]:

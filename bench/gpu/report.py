@@ -130,6 +130,7 @@ _TABLES: Mapping[str, tuple[str, Rows]] = {
         {
             "bf16 TFLOP/s": _value("matmul_bf16_tflops"),
             "FP8 TFLOP/s": _value("matmul_fp8_tflops"),
+            "FP8 by rows": _value("matmul_fp8_rows_tflops"),
             "copy GB/s": _value("copy_gb_s"),
             "upload GB/s": _value("upload_gb_s"),
             "attention TFLOP/s": _attention,

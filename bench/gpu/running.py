@@ -13,6 +13,11 @@ from bench.gpu.pieces import Piece
 from bench.gpu.state import Outcome, State
 from vidmill.domain.errors import ModelInvalid
 
+
+class DeviceLost(Exception):
+    """After this piece the device answers nothing more to this process: the others are left."""
+
+
 Clock = Callable[[], float]
 Measure = Callable[[Bench, Piece], dict[str, Any]]
 
@@ -35,6 +40,9 @@ def run_pieces(
         within_s: A piece whose estimate exceeds what is left of this is left; 0 = no limit.
         clock: Seconds, monotonic.
         measurements: Functions by kind of piece.
+
+    Raises:
+        DeviceLost: No further piece can go well in this process.
     """
     started, left = clock(), []
     try:
@@ -49,6 +57,8 @@ def run_pieces(
             outcome = _outcome(piece, bench, measurements[piece.kind])
             state.end(piece.name, replace(outcome, wall_s=clock() - began))
             _tell(piece, state.outcomes[piece.name])
+            if outcome.status == "failed" and not bench.is_alive():
+                raise DeviceLost(piece.name)
     finally:
         bench.close()
     return left

@@ -103,7 +103,7 @@ class Opened:
         self.device = device
         self._layout = setup.layout
         self._pipe: Any = None
-        _limit_memory(device, setup.memory_gb)
+        limit_memory(device, setup.memory_gb)
         _reset_peak(device)
         with tempfile.TemporaryDirectory(prefix="vidmill-pair-") as folder:
             if self.profile.distilled and not model_path:
@@ -170,7 +170,6 @@ class Opened:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        _limit_memory(self.device, None)
 
     def _make_up(self, profile: ModelProfile, _source: str, _homes: Homes) -> Parts:
         is_resident = self._layout is Layout.RESIDENT
@@ -196,7 +195,8 @@ def arrange(profile: ModelProfile, setup: Setup) -> ModelProfile:
     return dataclasses.replace(profile, **changes)
 
 
-def _limit_memory(device: torch.device, memory_gb: int | None) -> None:
+def limit_memory(device: torch.device, memory_gb: int | None) -> None:
+    """Give torch no more of *device* than a card of *memory_gb* has; None = all of it."""
     if device.type != "cuda":
         return
     whole = torch.cuda.get_device_properties(device).total_memory

@@ -83,6 +83,11 @@ class State:
         outcome = self.outcomes.get(name)
         return outcome is not None and (outcome.status != "begun" or outcome.tries >= _TRIES_MAX)
 
+    def reopen(self, name: str) -> None:
+        """Have *name* run again unless it is done."""
+        if name in self.outcomes and self.outcomes[name].status != "done":
+            del self.outcomes[name]
+
     def begin(self, name: str, *, date: str) -> None:
         """Note that *name* runs now, so that a process that dies in it leaves a trace."""
         before = self.outcomes.get(name)

@@ -10,12 +10,12 @@ import torch
 from bench.gpu.__main__ import main
 from bench.gpu.floor import ExpertShape, Rates, floor_s, forward_flops, passes, steps_by_expert
 from bench.gpu.measurements import MEASUREMENTS, Bench
-from bench.gpu.pieces import LONGEST_S, Piece, all_pieces, clip_floor_s, expert_shape
+from bench.gpu.pieces import FIRST, LONGEST_S, Piece, all_pieces, clip_floor_s, expert_shape
 from bench.gpu.report import markdown
-from bench.gpu.running import run_pieces
+from bench.gpu.running import DeviceLost, run_pieces
 from bench.gpu.scale import rehearsed, true_profiles
 from bench.gpu.session import Setup
-from bench.gpu.state import Outcome, State, StateMismatch
+from bench.gpu.state import Outcome, State, StateMismatch, Status
 from vidmill.domain.clip import Resolution, Size
 from vidmill.domain.errors import ModelInvalid
 from vidmill.domain.profile import Layout
@@ -81,6 +81,13 @@ def test_every_profile_has_pieces_of_at_most_eight_minutes() -> None:
     assert {piece.kind for piece in pieces} == set(MEASUREMENTS)
     assert {p.setup.profile for p in pieces if p.setup} == set(true_profiles())
     assert max(piece.estimate_s for piece in pieces) <= LONGEST_S
+
+
+def test_half_an_hour_is_enough_for_what_comes_first_but_the_smallest_card() -> None:
+    pieces = all_pieces(true_profiles())
+    first = pieces[: len(FIRST)]
+    assert [piece.name for piece in first] == [*FIRST]
+    assert sum(piece.estimate_s for piece in first[:-1]) <= 1800
 
 
 def test_a_clip_that_would_take_too_long_is_extrapolated_from_a_few_steps() -> None:
@@ -153,6 +160,34 @@ def test_a_piece_that_cannot_be_or_goes_wrong_does_not_stop_the_others(
         "b": ("failed", "RuntimeError: illegal address"),
         "c": ("done", ""),
     }
+
+
+def test_a_device_that_broke_fails_no_other_piece_of_the_process(state: State) -> None:
+    """There is no GPU here, so what is asked of one fails as on a broken one."""
+
+    def broken(_bench: Bench, _piece: Piece) -> dict[str, Any]:
+        raise RuntimeError("illegal address")
+
+    lost = Bench({}, device=torch.device("cuda"), scale="true")
+    table = {"a": broken, "b": lambda _bench, _piece: {}}
+    with pytest.raises(DeviceLost, match="a"):
+        run_pieces([piece("a"), piece("b")], lost, state, measurements=table)
+    assert [*state.outcomes] == ["a"]
+
+
+def test_what_failed_runs_again_when_it_is_asked_to_and_what_is_done_does_not(
+    state: State,
+) -> None:
+    ends: tuple[Status, ...] = ("done", "failed", "skipped")
+    for status in ends:
+        state.begin(status, date="2026-11-21")
+        state.end(status, Outcome(status=status))
+        state.reopen(status)
+    assert [state.is_settled(name) for name in ("done", "failed", "skipped")] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_piece_in_which_the_process_died_is_tried_once_more(state: State) -> None:
