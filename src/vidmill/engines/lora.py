@@ -95,12 +95,13 @@ class Adapters:
                     changed.append(layer)
                     _attach(layer, its, its.scale * use.strength)
             yield
-        except torch.OutOfMemoryError:
-            self._held.clear()  # the next try has that much more room
-            raise
         finally:
             for layer in changed:
                 _detach(layer)
+
+    def forget(self) -> None:
+        """Have nothing on the device any more."""
+        self._held.clear()
 
     def _get(self, use: LoraUse, files: LoraFiles | None) -> _Pair:
         if use.key in self._held:

@@ -143,6 +143,9 @@ class WanEngine:
                 with model.adapters.applied(spec.lora, lora):
                     latents = self._denoise(spec, watch, show)
                 return self._decode(latents, spec, allocate=allocate, watch=watch)
+            except torch.OutOfMemoryError:
+                model.adapters.forget()  # the next try has that much more room
+                raise
             finally:
                 model.settle_down()
 

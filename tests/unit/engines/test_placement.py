@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.builders import make_spec
+from tests.loras import make_pair, use_of
 from tests.tiny_random import PROFILE_FILE
 from tests.watches import RecordingWatch
 from vidmill.domain.errors import EngineOutOfMemory, JobCancelled, ModelInvalid
@@ -123,6 +124,35 @@ def test_running_out_of_memory_names_the_next_smaller_layout(
             watch=RecordingWatch(),
         )
     assert caught.value.is_retryable
+
+
+def test_memory_that_runs_out_in_the_decode_takes_the_loras_off_the_device(
+    sound_folder: Path, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    engine, files = (
+        WanEngine(tiny(sound_folder), str(sound_folder), device="cpu"),
+        make_pair(tmp_path, 1),
+    )
+    engine.load()
+    adapters = engine._model.adapters
+
+    def draw() -> None:
+        engine.generate(
+            make_spec(profile="tiny-random", num_frames=1, steps=1, lora=use_of(files)),
+            allocate=lambda shape: np.zeros(shape, np.uint8),
+            watch=RecordingWatch(),
+            lora=files,
+        )
+
+    draw()
+    assert len(adapters.held) == 1
+    engine._model.pipe.vae.decoder.register_forward_pre_hook(fail)
+    with pytest.raises(EngineOutOfMemory):
+        draw()
+    assert not adapters.held
 
 
 def test_pictures_are_shown_where_the_layout_has_room_for_them(sound_folder: Path) -> None:
