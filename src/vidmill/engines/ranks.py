@@ -18,7 +18,7 @@ from torch import distributed as dist
 from vidmill.domain.clip import ClipSpec
 from vidmill.domain.errors import EngineFailed, EngineOutOfMemory, JobCancelled, ModelInvalid
 from vidmill.domain.ports import Allocate, Frames, LoraFiles, Show, Watch
-from vidmill.domain.profile import ModelProfile
+from vidmill.domain.profile import Layout, ModelProfile
 from vidmill.engines.folder import require_sound
 from vidmill.engines.hub import fetch_folder
 from vidmill.engines.lockstep import MARGIN_BLOCKS, LeadWatch, Lockstep, MateWatch, Stop
@@ -145,6 +145,8 @@ class RankedEngine(_Rank):
         self._mates.start(self._source)
         super().load()
         self._expect("loaded")
+        self._tell("agree", layout=self._model.placement.layout)
+        self._expect("agreed")
         store = _store(ranks)
         self._tell("join", port=store.port, ranks=ranks)
         self._join(store, Place(rank=0, ranks=ranks))
@@ -216,6 +218,15 @@ class RankedEngine(_Rank):
 
 class MateEngine(_Rank):
     """Any other rank: denoises what rank 0 draws, and has nothing to show for it."""
+
+    def agree(self, layout: Layout) -> None:
+        """Raise `ModelInvalid` if rank 0, in *layout*, draws with other weights than this rank."""
+        own = self._model.placement.layout
+        if (own is Layout.FP8) != (layout is Layout.FP8):
+            raise ModelInvalid(
+                f"it took the layout {own} and rank 0 {layout}, and only one of the two rounds the"
+                f" weights; set VIDMILL_LAYOUT to one that fits every device, such as fp8"
+            )
 
     def join(self, port: int, place: Place) -> None:
         """Meet the other ranks at the *port* that rank 0 named; returns when all are there."""

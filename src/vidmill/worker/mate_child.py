@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vidmill.domain.clip import ClipSpec
 from vidmill.domain.ports import LoraFiles
+from vidmill.domain.profile import Layout
 from vidmill.worker.child import Link, connect
 
 EXIT_FAILED = 5
@@ -31,6 +32,9 @@ def serve(link: Link) -> None:
     )
     engine.load()
     link.say("loaded")
+    terms, _ = link.hear()
+    engine.agree(Layout(terms["layout"]))
+    link.say("agreed")
     join, _ = link.hear()
     engine.join(join["port"], Place(rank=start["rank"], ranks=join["ranks"]))
     link.say("joined")
