@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _GB = 1e9
 _LEGEND = (
     "GB. experts, text, VAE: rest on each GPU; encode, denoise, decode: on it at most; host:"
-    " weights that wait in host memory; spare: of what is usable"
+    " weights that wait in host memory, for all GPUs; spare: of what is usable"
 )
 
 
@@ -119,6 +119,7 @@ def _document(profile: "ModelProfile", made: "MemoryPlan") -> dict[str, Any]:
                 "resting_bytes": dict(need.resting),
                 "peak_bytes": dict(need.peaks),
                 "host_bytes": need.host_bytes,
+                "loading_bytes": need.loading_bytes,
             }
             for need in made.needs
         ],
@@ -146,6 +147,9 @@ def _print(term: Terminal, profile: "ModelProfile", made: "MemoryPlan") -> None:
         style = "bold" if is_chosen else None
         table.add_row(need.layout, *map(_gb, cells), spare, verdict, style=style)
     term.out.print(table)
+    if made.chosen is not None and made.chosen.loading_bytes:
+        loading = _gb(made.chosen.loading_bytes)
+        term.out.print(f"while it loads, {loading} GB of weights lie in host memory")
     if made.chosen is None:
         gb = math.ceil(made.smallest_device_bytes / _GB * 10) / 10  # rounded down it would not fit
         term.out.print(f"the smallest GPU that will do has {gb:.1f} GB")

@@ -14,7 +14,7 @@ reproduce all of it within 1 %.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from vidmill.domain.clip import Size
@@ -126,13 +126,15 @@ class Need:
     Attributes:
         resting: Bytes on the device between clips, by part.
         peaks: Bytes on the device at most, by phase.
-        host_bytes: Bytes of weights that wait in host memory.
+        host_bytes: Bytes of weights that wait in host memory, of all devices' processes together.
+        loading_bytes: The same while they load: experts that will be rounded are read as they are.
     """
 
     layout: Layout
     resting: Mapping[str, int]
     peaks: Mapping[Phase, int]
     host_bytes: int
+    loading_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -189,8 +191,13 @@ def plan_memory(
         device_bytes=device_bytes,
         usable_bytes=int(device_bytes * (1 - MARGIN_SHARE)),
         gpus=gpus,
-        needs=tuple(_NEEDS[layout](anatomy, work) for layout in layouts),
+        needs=tuple(_need(layout, anatomy, work, gpus=gpus) for layout in layouts),
     )
+
+
+def stays_as_read(layout: Layout, *, is_fp8: bool) -> bool:
+    """Whether the experts stay on the device as they are read, two bytes a weight."""
+    return layout in {Layout.RESIDENT, Layout.PARKED} and not is_fp8
 
 
 def next_smaller(layout: Layout, allowed: Sequence[Layout]) -> Layout | None:
@@ -200,6 +207,14 @@ def next_smaller(layout: Layout, allowed: Sequence[Layout]) -> Layout | None:
 
 
 Work = Mapping[Phase, int]
+
+
+def _need(layout: Layout, anatomy: Anatomy, work: Work, *, gpus: int) -> Need:
+    need = _NEEDS[layout](anatomy, work)
+    read = 0 if layout is Layout.RESIDENT else anatomy.text_bytes
+    if not stays_as_read(layout, is_fp8=anatomy.is_fp8):
+        read += sum(anatomy.params[name] for name in _EXPERTS) * anatomy.item_bytes
+    return replace(need, host_bytes=gpus * need.host_bytes, loading_bytes=gpus * read)
 
 
 def _resident(anatomy: Anatomy, work: Work) -> Need:

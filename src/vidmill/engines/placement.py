@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidmill.domain.errors import EngineOutOfMemory, ModelInvalid
-from vidmill.domain.layout import next_smaller
+from vidmill.domain.layout import next_smaller, stays_as_read
 from vidmill.domain.profile import Layout, ModelProfile
 from vidmill.engines.anatomy import plan_of
 from vidmill.engines.reading import Homes
@@ -91,9 +91,7 @@ def smaller_layout(profile: ModelProfile, layout: Layout) -> str:
 def first_homes(profile: ModelProfile, layout: Layout, *, device: torch.device) -> Homes:
     """Return where to read each part to: to the device, if it will stay there as it is."""
     host = torch.device("cpu")
-    # As read, experts have two bytes a weight; only these layouts have room for that.
-    is_roomy = layout in {Layout.RESIDENT, Layout.PARKED} and profile.gemm == "native"
-    experts = device if is_roomy else host
+    experts = device if stays_as_read(layout, is_fp8=profile.gemm == "fp8") else host
     return {
         "transformer": experts,
         "transformer_2": experts,

@@ -72,6 +72,17 @@ def test_in_fp8_the_idle_expert_is_beside_neither_text_encoder_nor_decode() -> N
     assert plan(gb=42.9).chosen == fp8
 
 
+def test_every_gpu_has_a_process_that_holds_and_reads_all_weights_of_its_own() -> None:
+    weights = (2 * 14_288 + 5_681) * 2 * 10**6
+    one, four = (plan(gb=48, gpus=gpus).needs for gpus in (1, 4))
+    assert [need.loading_bytes for need in one] == [0, 5_681 * 2 * 10**6, weights, weights]
+    for alone, shared in zip(one, four, strict=True):
+        assert shared.host_bytes == 4 * alone.host_bytes
+        assert shared.loading_bytes == 4 * alone.loading_bytes
+    rounded = plan(load_profile("a14b-balanced"), gb=141).needs[0]
+    assert (rounded.host_bytes, rounded.loading_bytes) == (0, 2 * 14_288 * 2 * 10**6)
+
+
 def test_a_layout_down_the_list_never_peaks_higher() -> None:
     peaks = [need.peak_bytes for need in plan(gb=80).needs]
     assert peaks == sorted(peaks, reverse=True)
