@@ -18,6 +18,7 @@ from vidmill.domain.errors import EngineOutOfMemory, ModelInvalid
 from vidmill.domain.layout import next_smaller, stays_as_read
 from vidmill.domain.profile import Layout, ModelProfile
 from vidmill.engines.anatomy import plan_of
+from vidmill.engines.pinning import pin
 from vidmill.engines.reading import Homes
 from vidmill.telemetry import get_logger
 
@@ -159,13 +160,13 @@ class Visitor:
 
     def __init__(self, module: nn.Module, *, device: torch.device) -> None:
         module.to("cpu")
+        if device.type == "cuda":
+            pin(module)
         self._device = device
         self.is_here = False
         self._home: Sequence[tuple[Tensor, Tensor]] = [
-            (tensor, tensor.data.pin_memory() if device.type == "cuda" else tensor.data)
-            for tensor in (*module.parameters(), *module.buffers())
+            (tensor, tensor.data) for tensor in (*module.parameters(), *module.buffers())
         ]
-        self._settle_home()
 
     def come(self) -> None:
         """Bring it to the device, if it is not there."""
@@ -216,6 +217,8 @@ def _place_fp8(pipe: Any, device: torch.device) -> Visitors:
 
 def _place_offload(pipe: Any, device: torch.device) -> Visitors:
     for expert in (pipe.transformer, pipe.transformer_2):
+        if device.type == "cuda":
+            pin(expert)  # diffusers leaves alone what is pinned
         expert.enable_group_offload(
             onload_device=device,
             offload_device=torch.device("cpu"),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vidmill.domain.errors import ModelInvalid
 from vidmill.domain.profile import ModelProfile
 from vidmill.engines.folder import PARTS, weight_files
+from vidmill.engines.pinning import give_back
 from vidmill.engines.safetensors_header import Tensor as Stored
 from vidmill.engines.safetensors_header import read_header
 from vidmill.telemetry import get_logger
@@ -89,6 +90,7 @@ def read_parts(profile: ModelProfile, folder: Path, homes: Homes) -> dict[str, n
         part.to(homes[name])  # buffers that no file holds
     if any(home.type == "cuda" for home in homes.values()):
         torch.cuda.synchronize()
+        give_back()  # gigabytes that were pinned to read through
     seconds = time.monotonic() - started
     size_bytes = sum(job.file.stat().st_size for job in jobs)
     log.info("weights_read", bytes=size_bytes, seconds=round(seconds, 3), files=len(jobs))

@@ -24,6 +24,7 @@ from vidmill.domain.profile import ModelProfile
 from vidmill.engines.drain import Drain, carrier
 from vidmill.engines.embeddings import EmbeddingCache
 from vidmill.engines.lora import Adapters
+from vidmill.engines.pinning import give_back
 from vidmill.engines.pipeline import (
     OpenParts,
     Parts,
@@ -156,6 +157,8 @@ class WanEngine:
         self._loaded = None
         gc.collect()
         torch.cuda.empty_cache()
+        if torch.cuda.is_available():
+            give_back()
 
     @property
     def _model(self) -> "_Loaded":
