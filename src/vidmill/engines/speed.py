@@ -33,6 +33,7 @@ def require_possible(profile: ModelProfile, *, device: torch.device) -> None:
         _require_known(cache.kind, _STEP_CACHES, "step_cache.kind")
     if profile.compile:
         _require_known(profile.compile, torch.compiler.list_backends(None), "compile")
+        _require_compiler(profile.compile, device=device)
     if profile.gemm == "fp8":
         require_fp8(device)
 
@@ -76,14 +77,25 @@ def _compile_blocks(expert: Any, backend: str, *, is_whole: bool) -> None:
     included, and an exception out of a hook, which is how a cancel arrives, is more than dynamo
     can compile. Where attention cannot be followed a block is not compiled whole, but around it.
     """
+    torch._dynamo.config.recompile_limit = _MOST_SHAPES  # noqa: SLF001
     for block in expert.blocks:
-        block.forward = torch.compile(  # type: ignore[call-overload]  # no recompile_limit there
-            block.forward,
-            backend=backend,
-            fullgraph=is_whole,
-            dynamic=False,
-            recompile_limit=_MOST_SHAPES,
+        block.forward = torch.compile(
+            block.forward, backend=backend, fullgraph=is_whole, dynamic=False
         )
+
+
+def _require_compiler(backend: str, *, device: torch.device) -> None:
+    """Raise `ModelInvalid` unless *backend* makes code here; `inductor` wants a C compiler."""
+    try:
+        torch.compile(torch.neg, backend=backend, fullgraph=True)(torch.ones(1, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
+        raise ModelInvalid(
+            f'compile = "{backend}" makes no code for {device}: {reason}; install what it asks for'
+            ' (a C compiler, on a GPU Triton as well), or set compile = ""'
+        ) from error
 
 
 def _skip_steps(experts: tuple[Any, Any], cache: StepCache) -> None:

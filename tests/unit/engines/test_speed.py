@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from safetensors.torch import save_file
+from torch._dynamo import register_backend
 from torch._dynamo.utils import counters
 
 from tests.attention import installed
@@ -157,6 +158,13 @@ def test_a_compiled_model_draws_the_same_bytes_and_compiles_once_for_each_shape(
     assert counters["stats"]["unique_graphs"] - before <= 2  # fewer if a test compiled it before
 
 
+def test_more_lengths_are_compiled_than_torch_allows_by_default(open_engine: Open) -> None:
+    engine = open_engine(compile="eager")
+    for num_frames in range(1, 41, 4):  # ten: the ninth would fail
+        frames = draw(engine, num_frames=num_frames, steps=2, flow_shift=1.0)
+        assert len(frames) == num_frames
+
+
 def test_a_kernel_that_no_compiler_can_follow_runs_between_two_compiled_halves(
     open_engine: Open, plain: Frames
 ) -> None:
@@ -281,6 +289,17 @@ def test_what_cannot_be_is_refused_before_weights_are_read(
 ) -> None:
     with pytest.raises(ModelInvalid, match=reason):
         require_possible(tiny_profile(sound_folder, **changes), device=CPU)
+
+
+def test_a_compiler_that_makes_no_code_here_is_refused_before_weights_are_read(
+    sound_folder: Path,
+) -> None:
+    @register_backend(name="breaks")  # type: ignore[untyped-decorator]
+    def breaks(_graph: object, _inputs: object) -> None:
+        raise OSError("no C compiler found")
+
+    with pytest.raises(ModelInvalid, match=r'"breaks" .* no C compiler found; .* compile = ""'):
+        require_possible(tiny_profile(sound_folder, compile="breaks"), device=CPU)
 
 
 def test_a_missing_pair_is_refused_before_weights_are_read(sound_folder: Path) -> None:
