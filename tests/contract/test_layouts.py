@@ -121,12 +121,15 @@ def test_every_profile_and_layout_keeps_the_core_promises(served: Engine) -> Non
 
 
 def test_a_lora_comes_and_goes_in_every_profile_and_layout(served: Engine, tmp_path: Path) -> None:
-    files = make_pair(tmp_path, 1)
-    styled = spec_for(served, lora=use_of(files, strength=0.1))
-    base, first = generate(served, spec_for(served)), generate(served, styled, lora=files)
-    assert not np.array_equal(base, first)
+    def styled(files: LoraFiles) -> Frames:
+        spec = spec_for(served, lora=use_of(files, strength=0.1))
+        return generate(served, spec, lora=files)
+
+    one, other = make_pair(tmp_path, 1), make_pair(tmp_path, 2)
+    base, first, second = generate(served, spec_for(served)), styled(one), styled(other)
+    assert len({frames.tobytes() for frames in (base, first, second)}) == 3
+    assert np.array_equal(first, styled(one))
     assert np.array_equal(base, generate(served, spec_for(served)))
-    assert np.array_equal(first, generate(served, styled, lora=files))
 
 
 def test_every_layout_but_fp8_draws_the_same_clip(model_folder: Path) -> None:
