@@ -32,13 +32,15 @@ FIRST = (
     "cancel:a14b-fast-resident:720p",
     "match:a14b-balanced-resident:480p",
     "match:a14b-fast-resident:480p",
+    "step:a14b-balanced-resident-eager:480p",
     "fits:a14b-quality-fp8-48gb:720p",
     "fits:a14b-quality-parked-80gb:720p",
     "fits:a14b-quality-offload-24gb:720p",
 )
 """What half an hour is for, in this order: that it loads and how far from the floor a step is, in
 bfloat16 and in FP8; a whole distilled clip, and a cancel through compiled blocks; that FP8 and the
-fused pair compute the right thing; peaks against the plan. `load` writes 41 GB and comes last."""
+fused pair compute the right thing; FP8 uncompiled, should compiling fail; peaks against the plan.
+`load` writes 41 GB and comes last."""
 
 _SLOWER_THAN_FLOOR = 2.5
 _OPEN_S = 40

@@ -83,11 +83,11 @@ def test_every_profile_has_pieces_of_at_most_eight_minutes() -> None:
     assert max(piece.estimate_s for piece in pieces) <= LONGEST_S
 
 
-def test_half_an_hour_is_enough_for_what_comes_first_but_the_smallest_card() -> None:
+def test_half_an_hour_is_enough_for_what_comes_first_but_two_of_the_cards() -> None:
     pieces = all_pieces(true_profiles())
     first = pieces[: len(FIRST)]
     assert [piece.name for piece in first] == [*FIRST]
-    assert sum(piece.estimate_s for piece in first[:-1]) <= 1800
+    assert sum(piece.estimate_s for piece in first[:-2]) <= 1800
 
 
 def test_a_clip_that_would_take_too_long_is_extrapolated_from_a_few_steps() -> None:
