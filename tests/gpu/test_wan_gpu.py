@@ -60,6 +60,17 @@ def test_the_same_seed_draws_the_same_bytes_before_and_after_a_cancel(
     engine.close()
 
 
+def test_what_waits_on_the_host_is_pinned_and_what_was_read_through_is_given_back(
+    model_folder: Path,
+) -> None:
+    engine = open_engine(model_folder, device="cuda", layout="parked")
+    waiting = list(engine._model.pipe.text_encoder.parameters())
+    assert all(parameter.is_pinned() for parameter in waiting)
+    held = sum(parameter.nbytes for parameter in waiting)
+    assert torch.cuda.host_memory_stats()["allocated_bytes.current"] < 2 * held + 2**20
+    engine.close()
+
+
 def test_gpu_and_cpu_start_from_the_same_noise_and_draw_nearly_the_same(
     model_folder: Path,
 ) -> None:
