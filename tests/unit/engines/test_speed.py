@@ -294,7 +294,7 @@ def test_what_cannot_be_is_refused_before_weights_are_read(
 def test_a_compiler_that_makes_no_code_here_is_refused_before_weights_are_read(
     sound_folder: Path,
 ) -> None:
-    @register_backend(name="breaks")  # type: ignore[untyped-decorator]
+    @register_backend(name="breaks")
     def breaks(_graph: object, _inputs: object) -> None:
         raise OSError("no C compiler found")
 
