@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from tests.desks import Bench
 from vidmill.domain.lora import LoraUse
 from vidmill.domain.lora_files import expert_linears
 from vidmill.domain.ports import LoraFiles
 from vidmill.engines.lora_file import read_facts
+from vidmill.services.loras import WantedLora
+from vidmill.wiring import loras_of
 
 TINY_RANDOM: Mapping[str, Any] = {
     "num_layers": 2,
@@ -119,3 +122,15 @@ def upload(client: Any, files: LoraFiles, name: str = "acme", **fields: Any) -> 
     with files.high.open("rb") as high, files.low.open("rb") as low:
         parts = {"high": ("high.safetensors", high), "low": ("low.safetensors", low)}
         return client.post("/v1/t2v/loras", data=data, files=parts)
+
+
+def share(bench: Bench, files: LoraFiles, name: str = "house") -> None:
+    """Add the pair for every tenant, as an operator does."""
+    wanted = WantedLora(name=name, licence="CC0")
+    loras_of(bench.app).add(None, wanted, {"high": files.high, "low": files.low})
+
+
+def generate(bench: Bench, **lora: Any) -> Any:
+    """Ask for a clip with `acme`; return the answer."""
+    body = {"prompt": "a red ball", "lora": {"name": "acme", **lora}, "cache": False}
+    return bench.client.post("/v1/t2v/generate", json=body)

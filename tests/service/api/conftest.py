@@ -8,6 +8,8 @@ import pytest
 import uvicorn
 
 from tests.desks import Bench, Served
+from tests.loras import TINY, make_pair
+from vidmill.domain.ports import LoraFiles
 
 
 @pytest.fixture
@@ -23,3 +25,14 @@ def served(bench: Bench) -> Iterator[Served]:
     yield Served(bench=bench, port=port)
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> LoraFiles:
+    """A pair of LoRA files that fits."""
+    return make_pair(tmp_path_factory.mktemp("pair"), 1, config=TINY)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> LoraFiles:
+    return make_pair(tmp_path_factory.mktemp("pair"), 2, config=TINY)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.desks import Bench, finish, make_bench
-from tests.loras import TINY, lora_tensors, make_pair, save, upload, use_of
+from tests.loras import TINY, generate, lora_tensors, save, share, upload, use_of
 from vidmill.domain.lora import blob_key
 from vidmill.domain.ports import LoraFiles
 from vidmill.profiles import load_profile
@@ -19,35 +19,9 @@ GENERATE = "/v1/t2v/generate"
 pytestmark = pytest.mark.sqlite  # what is tried here is HTTP
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> LoraFiles:
-    return make_pair(tmp_path_factory.mktemp("pair"), 1, config=TINY)
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> LoraFiles:
-    return make_pair(tmp_path_factory.mktemp("pair"), 2, config=TINY)
-
-
-def generate(bench: Bench, **lora: Any) -> Any:
-    body = {"prompt": "a red ball", "lora": {"name": "acme", **lora}, "cache": False}
-    return bench.client.post(GENERATE, json=body)
-
-
 def pointers(answer: Any) -> set[str]:
     assert answer.status_code == 422, answer.text
     return {wrong["pointer"] for wrong in answer.json()["errors"]}
-
-
-def share(bench: Bench, files: LoraFiles, name: str = "house") -> None:
-    wanted = WantedLora(name=name, licence="CC0")
-    _loras(bench).add(None, wanted, {"high": files.high, "low": files.low})
-
-
-def _loras(bench: Bench) -> Any:
-    from vidmill.wiring import loras_of
-
-    return loras_of(bench.app)
 
 
 def test_a_task_shows_the_lora_it_is_drawn_with(bench: Bench, files: LoraFiles) -> None:

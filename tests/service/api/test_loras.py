@@ -2,43 +2,13 @@
 
 from typing import Any
 
-import pytest
-
 from tests.desks import Bench
-from tests.loras import TINY, make_pair, upload, use_of
+from tests.loras import generate, share, upload, use_of
 from vidmill.api.dialects.native_lora_models import Lora, LoraList
 from vidmill.domain.lora import blob_key
 from vidmill.domain.ports import LoraFiles
-from vidmill.services.loras import WantedLora
 
 LORAS = "/v1/t2v/loras"
-GENERATE = "/v1/t2v/generate"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> LoraFiles:
-    return make_pair(tmp_path_factory.mktemp("pair"), 1, config=TINY)
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> LoraFiles:
-    return make_pair(tmp_path_factory.mktemp("pair"), 2, config=TINY)
-
-
-def generate(bench: Bench, **lora: Any) -> Any:
-    body = {"prompt": "a red ball", "lora": {"name": "acme", **lora}, "cache": False}
-    return bench.client.post(GENERATE, json=body)
-
-
-def share(bench: Bench, files: LoraFiles, name: str = "house") -> None:
-    wanted = WantedLora(name=name, licence="CC0")
-    _loras(bench).add(None, wanted, {"high": files.high, "low": files.low})
-
-
-def _loras(bench: Bench) -> Any:
-    from vidmill.wiring import loras_of
-
-    return loras_of(bench.app)
 
 
 def test_an_uploaded_pair_is_listed_with_all_that_is_known_of_it(
