@@ -3,58 +3,18 @@
 import base64
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.desks import KEY, OTHER_KEY, Bench, make_bench
+from tests.desks import KEY, OTHER_KEY, Bench
 from tests.faults.proxy import FaultProxy, Mode
-from tests.sdk.installed import Player
-from tests.sdk.openai_surfaces import CLIENTS, JSON_BODY, NEWEST, Sdk
+from tests.sdk.openai_surfaces import JSON_BODY, Sdk
 from tests.servers import CONTENTS, TYPES, Server, claim_when_queued, deliver, fail, until, working
 from vidmill.api.dialects.openai_models import OpenAIVideo
 from vidmill.domain.job import Job, Lane
 from vidmill.store import accounts, jobs
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = make_bench(
-        tmp_path,
-        public_url="",
-        model_aliases=("sora-2",),
-        webhook_http=True,
-        webhook_allow=("127.0.0.1",),
-    )
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=CLIENTS, ids="-".join)
-def sdk(
-    request: pytest.FixtureRequest, server: Server, player_of: Callable[[str, str], Player]
-) -> Sdk:
-    version, colour = request.param
-    return Sdk(
-        player=player_of("openai", version),
-        version=version,
-        is_async=colour == "async",
-        url=server.url,
-    )
-
-
-@pytest.fixture(params=["sync", "async"])
-def newest(
-    request: pytest.FixtureRequest, server: Server, player_of: Callable[[str, str], Player]
-) -> Sdk:
-    is_async = request.param == "async"
-    return Sdk(
-        player=player_of("openai", NEWEST), version=NEWEST, is_async=is_async, url=server.url
-    )
 
 
 def job_of(bench: Bench, video: dict[str, Any]) -> Job:
@@ -282,6 +242,33 @@ def test_a_quota_that_is_used_up_is_told_once(sdk: Sdk, bench: Bench, server: Se
     assert server.num_answered == before + 1
 
 
+def test_a_client_that_asks_too_often_waits_as_long_as_it_is_told(
+    sdk: Sdk, bench: Bench, server: Server
+) -> None:
+    plan = accounts.Plan(name="default", lane=Lane.VIP, key_submits_per_min=1)
+    bench.app.db.write(lambda uow: accounts.save_plan(uow, plan))
+    bench.clock.advance(58 - bench.clock.now % 60)
+    sdk.create()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    raw = httpx2.post(f"{server.url}/v1/videos", json={"prompt": "x"}, headers=headers)
+    before, began = server.num_answered, time.monotonic()
+
+    def turn_minute() -> None:
+        until(lambda: server.num_answered > before)
+        bench.clock.advance(2)
+
+    thread = threading.Thread(target=turn_minute)
+    thread.start()
+    video = sdk.create()
+    thread.join()
+
+    assert (raw.status_code, raw.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert (raw.headers["retry-after"], raw.headers["retry-after-ms"]) == ("2", "2000")
+    assert video["status"] == "queued"
+    assert server.num_answered == before + 2
+    assert time.monotonic() - began >= 2  # of itself it would have come back within half a second
+
+
 def test_a_create_that_is_sent_again_makes_one_video(server: Server, bench: Bench) -> None:
     def send(tries: int) -> str:
         headers = {"Authorization": f"Bearer {KEY}", "x-stainless-retry-count": str(tries)}
@@ -323,65 +310,3 @@ def test_another_tenants_video_is_not_there(newest: Sdk) -> None:
     unknown = newest.ask("videos.retrieve", args=["video_" + "0" * 32])
     assert (lost["status"], unknown["status"]) == (404, 404)
     assert newest.ask("walk", client={"api_key": OTHER_KEY}) == []
-
-
-class Receiver:
-    """A webhook receiver of this machine that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], str]] = []
-        got = self.got
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
-                got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
-
-
-def test_endpoints_are_managed_and_their_events_unwrapped(
-    newest: Sdk, bench: Bench, receiver: Receiver
-) -> None:
-    bench.clock.now = time.time()  # the SDK believes no signature of another time
-    types = ["video.completed", "video.failed"]
-    made = newest.ask("webhooks.create", name="mine", url=receiver.url, event_types=types)
-    assert (made["name"], made["event_types"]) == ("mine", types)
-    assert made["signing_secret"].endswith(made["signing_secret_hint"])
-
-    tested = newest.ask("webhooks.test", args=[made["id"]], event_type="video.completed")
-    rotated = newest.ask(
-        "webhooks.rotate_secret", args=[made["id"]], keep_old_secret_active_for_24_hours=True
-    )
-    newest.ask("webhooks.test", args=[made["id"]], event_type="video.failed")
-    changed = newest.ask("webhooks.update", args=[made["id"]], name="ours")
-
-    assert (tested["status_code"], tested["success"]) == (200, True)
-    assert changed["name"] == "ours"
-    assert [e["id"] for e in newest.ask("webhooks.list")["data"]] == [made["id"]]
-    assert newest.ask("webhooks.event_types.list")["data"] == types
-    for secret in (made["signing_secret"], rotated["signing_secret"]):
-        headers, body = receiver.got[-1]
-        event = newest.ask("unwrap", body=body, headers=headers, client={"webhook_secret": secret})
-        assert "raised" not in event, event
-        assert (event["type"], event["video"][:6]) == ("video.failed", "video_")
-    assert newest.ask("webhooks.delete", args=[made["id"]])["deleted"] is True
-    assert newest.ask("webhooks.retrieve", args=[made["id"]])["status"] == 404
