@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vidmill.domain.api_key import hint_of, id_named, new_key
-from vidmill.domain.errors import KeyNotFound, PermissionDenied
+from vidmill.domain.errors import KeyNotFound, PermissionDenied, QuotaExceeded
 from vidmill.domain.permission import Scope
 from vidmill.services.access import Caller, hash_key
 from vidmill.store import accounts
@@ -12,6 +12,8 @@ from vidmill.store.accounts import ApiKey, Grant
 from vidmill.store.session import Connection, Database, UnitOfWork
 
 DAY_S = 86_400.0
+KEYS_MAX = 1000
+"""Of a tenant: a list of them is one answer, and every one left lying about can leak."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class Keys:
     """What a caller may do with the keys of its tenant. Methods block."""
 
     db: Database
+    most: int = KEYS_MAX
 
     def all(self, caller: Caller) -> Sequence[OwnedKey]:
         return self.db.read(lambda conn: keys_of(conn, caller.tenant_id))
@@ -73,13 +76,23 @@ class Keys:
 
         Raises:
             PermissionDenied: It would have a scope that the caller's key lacks.
+            QuotaExceeded: The tenant has as many as may be.
         """
         if beyond := wanted.scopes - caller.scopes:
             raise PermissionDenied(
                 f"this key lacks the scopes {', '.join(sorted(beyond))} and cannot give them to"
                 " another; use one that has them"
             )
-        return self.db.write(lambda uow: make_key(uow, caller.tenant_id, wanted))
+
+        def write(uow: UnitOfWork) -> tuple[OwnedKey, str]:
+            if accounts.count_keys(uow.conn, caller.tenant_id) >= self.most:
+                raise QuotaExceeded(
+                    f"you have {self.most} API keys, the most there may be; revoke those that are"
+                    " out of use (GET /v1/t2v/keys tells when each was used last)"
+                )
+            return make_key(uow, caller.tenant_id, wanted)
+
+        return self.db.write(write)
 
     def revoke(self, caller: Caller, name: str) -> None:
         """Take the tenant's key called `key_<n>` out of use.

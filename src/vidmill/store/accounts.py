@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, bindparam, select, text
+from sqlalchemy import Connection, RowMapping, Table, bindparam, func, select, text
 
 from vidmill.domain.job import Lane
 from vidmill.domain.permission import ALL_SCOPES, Scope
@@ -275,6 +275,11 @@ def find_key(conn: Connection, key_hash: str) -> ApiKey | None:
 def all_keys(conn: Connection, tenant_id: int) -> list[ApiKey]:
     query = select(api_keys).where(api_keys.c.tenant_id == tenant_id).order_by(api_keys.c.id)
     return [_key(row) for row in conn.execute(query).mappings()]
+
+
+def count_keys(conn: Connection, tenant_id: int) -> int:
+    query = select(func.count()).where(api_keys.c.tenant_id == tenant_id)
+    return int(conn.execute(query).scalar_one())
 
 
 def revoke_key(uow: UnitOfWork, key_id: int, tenant_id: int | None = None) -> bool:

@@ -16,6 +16,8 @@ from vidmill.api.auth import REMEMBERED_S
 from vidmill.api.sockets import POLICY
 from vidmill.domain.api_key import new_key
 from vidmill.domain.permission import Scope
+from vidmill.services.keys import KEYS_MAX
+from vidmill.store.account_tables import api_keys
 
 pytestmark = pytest.mark.sqlite
 """What is tried here is HTTP; `tests/service/store` and others try both databases."""
@@ -81,6 +83,22 @@ def test_key_cannot_give_what_it_lacks(bench: Bench) -> None:
     assert keeper.post(KEYS, json={"name": "same", "scopes": ["admin"]}).status_code == 201
 
 
+def test_tenant_has_so_many_keys_and_no_more(bench: Bench) -> None:
+    before = len(listed(bench))
+    fill = [make_row(number) for number in range(KEYS_MAX - before)]
+    bench.app.db.write(lambda uow: uow.conn.execute(api_keys.insert(), fill))
+    wanted = {"name": "one more", "scopes": ["read"]}
+
+    refused = bench.client.post(KEYS, json=wanted)
+    others = bench.other().post(KEYS, json=wanted)
+    bench.client.delete(f"{KEYS}/{listed(bench)[-1]['id']}")
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+    assert "1000 API keys" in refused.json()["detail"]
+    assert (others.status_code, len(listed(bench))) == (201, KEYS_MAX - 1)
+    assert bench.client.post(KEYS, json=wanted).status_code == 201
+
+
 def test_revoked_key_is_forgotten_within_seconds(bench: Bench) -> None:
     doc = made(bench)
     with_it = client_with(bench, doc["api_key"])
@@ -90,6 +108,12 @@ def test_revoked_key_is_forgotten_within_seconds(bench: Bench) -> None:
     assert with_it.get("/v1/t2v/capabilities").status_code == 401
     again = bench.client.delete(f"{KEYS}/{doc['id']}")
     assert (again.status_code, again.json()["code"]) == (404, "key_not_found")
+
+
+def make_row(number: int) -> dict[str, Any]:
+    """Return the row of a key that nobody holds."""
+    values = {"tenant_id": 1, "user_id": 1, "name": "old", "created_at": 0.0, "hint": ""}
+    return {**values, "key_hash": str(number), "scopes": ["read"]}
 
 
 def make_old(bench: Bench, doc: dict[str, Any], how: str) -> None:

@@ -100,10 +100,7 @@ def _key_routes(keys: KeyDesk) -> tuple[Route, ...]:
             is_creating=True,
             body=models.KeyBody,
             answers={201: Answer(description="It works from now on.", model=models.NewKey)},
-            errors=(
-                *OF_BODIES,
-                errors.ServiceUnavailable,
-            ),
+            errors=(*OF_BODIES, errors.QuotaExceeded, errors.ServiceUnavailable),
         ),
         Route(
             method="DELETE",
