@@ -5,7 +5,7 @@ import pytest
 from tests import ledgers
 from tests.builders import FakeClock, make_job, make_new_job, make_result
 from tests.claims import settle, take
-from vidmill.domain.errors import QueueFull
+from vidmill.domain.errors import QueueFull, QuotaExceeded
 from vidmill.domain.job import Job, JobState, Lane, Phase
 from vidmill.store import accounts, jobs, ledger
 from vidmill.store.session import Database
@@ -267,8 +267,15 @@ class TestMany:
         assert [job.state for job in found] == [JobState.QUEUED] * 3 + [JobState.FOLLOWING]
 
     def test_batch_that_does_not_fit_is_refused_whole(self, db: Database) -> None:
-        db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=2))
+        db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=3))
+        waiting = make_job(db)
         with pytest.raises(QueueFull):
+            self.accept(db, *(make_new_job() for _ in range(3)))
+        assert db.read(lambda conn: jobs.page(conn, 1, limit=9)) == [waiting]
+
+    def test_batch_that_fits_no_queue_is_a_matter_of_the_plan(self, db: Database) -> None:
+        db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=2))
+        with pytest.raises(QuotaExceeded, match="ask for fewer at once"):
             self.accept(db, *(make_new_job() for _ in range(3)))
         assert db.read(lambda conn: jobs.page(conn, 1, limit=9)) == []
 
