@@ -111,6 +111,7 @@ class _Rank(WanEngine):
         super().close()
         if dist.is_initialized():
             dist.destroy_process_group()
+            torch.compiler.set_stance("default")  # an uneven clip leaves it at eager
 
 
 class RankedEngine(_Rank):
