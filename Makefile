@@ -36,7 +36,7 @@ demo: $(READY)  ## the main job: six prompts to six finished clips in out/demo/
 	$(BIN)/vidmill demo --out out/demo
 
 test: $(READY) $(SDKS)  ## the tests that this machine can run; long variants too: ARGS="-m 'long or not long'"
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 run: $(READY)  ## the whole stack on this machine: vidmill up
 	$(BIN)/vidmill up
