@@ -142,9 +142,11 @@ class Bench:
     def files(self) -> set[str]:
         """Return `<task>/<attempt>` of every clip of which there are files."""
         root = self.settings.data_dir / "files"
-        found = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
-        found = [path for path in found if not path.name.startswith("step-")]  # preview frames
-        return {"/".join(path.parts[:2]) for path in found}
+        found = set()
+        for folder, _, names in os.walk(root):  # which bears that one goes meanwhile
+            if not all(name.startswith("step-") for name in names):  # preview frames
+                found.add("/".join(Path(folder).relative_to(root).parts[:2]))
+        return found
 
     def close(self) -> None:
         self.tickets.close()

@@ -134,7 +134,7 @@ def train(
     clock: Clock = time.monotonic,
     save_every_s: float = SAVE_EVERY_S,
 ) -> None:
-    """Step until the stage has made ``num_steps`` in all, over however many sittings."""
+    """Step until the stage has made ``num_steps`` in all, however often it was broken off."""
     if checkpoint.exists():
         learner.load(checkpoint)
     saved_at, smooth = clock(), None

@@ -1,8 +1,6 @@
 """`vidmill admin lora`: what it registers, and what it refuses."""
 
-import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import structlog
 
 from tests.databases import empty_database
 from tests.loras import TINY, lora_tensors, make_pair, save
+from tests.screens import Screen
 from vidmill.cli.app import run
 
 pytestmark = pytest.mark.sqlite  # what is tried here is the command line
@@ -59,13 +58,6 @@ def test_a_pair_is_added_for_all_switched_off_and_removed(
     assert printed(capsys, "list") == []
 
 
-class Screen(io.StringIO):
-    """A terminal, as far as it is asked."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize(("columns", "is_table"), [("80", False), ("200", True)])
 def test_on_a_terminal_too_narrow_for_a_row_values_stand_one_below_the_other(
     pair: list[str],
@@ -80,8 +72,7 @@ def test_on_a_terminal_too_narrow_for_a_row_values_stand_one_below_the_other(
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr("sys.stdout", screen)
     assert run(["admin", "lora", "list"]) == 0
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
-    lines = [" ".join(line.split()) for line in plain.splitlines()]
+    lines = [" ".join(line.split()) for line in screen.lines]
     assert ("trigger words house style" in lines) is not is_table
     assert any(line.startswith("name version shared") for line in lines) is is_table
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.desks import KEY
+from tests.screens import Screen
 from tests.servers import Server, deliver, fail, working
 from tests.storyboards import JOINED, joining
 from vidmill.cli.app import run
@@ -190,15 +191,15 @@ def test_a_table_has_whole_ids_and_a_line_a_row_at_80_columns(
     Path("spring.toml").write_text(FILE.replace("a red ball", "a red ball rolls in " * 5))
     assert run(["storyboard", "make", "spring.toml", "--no-wait", "--json"]) == 0
     doc = json.loads(capsys.readouterr().out)
-    for name, value in {"TTY_COMPATIBLE": "1", "TERM": "dumb", "COLUMNS": "80"}.items():
-        monkeypatch.setenv(name, value)
+    screen = Screen()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout", screen)
 
     assert run(["storyboard", "status", doc["storyboard_id"]]) == 0
 
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert max(map(len, lines)) <= 80
-    assert [line.split()[1] for line in lines[-2:]] == [s["task_id"] for s in doc["shots"]]
+    assert len(screen.lines) == 4
+    assert max(map(len, screen.lines)) <= 80
+    assert [line.split()[1] for line in screen.lines[-2:]] == [s["task_id"] for s in doc["shots"]]
 
 
 @pytest.mark.usefixtures("server")

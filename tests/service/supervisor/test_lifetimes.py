@@ -95,7 +95,9 @@ def test_frozen_supervisor_wakes_up_as_a_zombie_whose_late_result_changes_nothin
         heir.wait_state("ready")
         assert wait_until(lambda: bool(bench.sweep()), timeout_s=WAIT_S)
         job = bench.wait_over(job)
-        before = [bench.attempts(job), bench.files(), job]
+        left = {f"{job.public_id}/2"}
+        assert wait_until(lambda: bench.files() == left, timeout_s=WAIT_S)
+        before = [bench.attempts(job), left, job]
         zombie.process.send_signal(signal.SIGCONT)
         others = [bench.submit() for _ in range(6)]
         assert {bench.wait_over(other).attempt for other in others} == {1}
