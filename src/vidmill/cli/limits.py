@@ -63,11 +63,6 @@ def _resolution(clip: ClipRequest, capabilities: Capabilities) -> str | None:
     return _not_offered(clip.resolution, [size.name for size in capabilities.resolutions])
 
 
-def _aspect_ratio(clip: ClipRequest, capabilities: Capabilities) -> str | None:
-    offered = capabilities.aspect_ratios  # servers of old do not tell
-    return _not_offered(clip.aspect_ratio, offered) if offered else None
-
-
 def _lora(clip: ClipRequest, capabilities: Capabilities) -> str | None:
     if clip.lora is None:
         return None
@@ -76,12 +71,15 @@ def _lora(clip: ClipRequest, capabilities: Capabilities) -> str | None:
     return _not_offered(clip.lora["name"], [lora.name for lora in capabilities.loras])
 
 
-def _frame_rate(clip: ClipRequest, capabilities: Capabilities) -> str | None:
-    return _not_offered(clip.frame_rate, capabilities.frame_rates)
+def _one_of(field: str, offers: str) -> Check:
+    """Return the check that *field* is among the *offers*. Servers of old do not tell all."""
 
+    def check(clip: ClipRequest, capabilities: Capabilities) -> str | None:
+        if offers not in capabilities.model_fields_set:
+            return None
+        return _not_offered(getattr(clip, field), getattr(capabilities, offers))
 
-def _priority(clip: ClipRequest, capabilities: Capabilities) -> str | None:
-    return _not_offered(clip.priority, capabilities.priorities)
+    return check
 
 
 def _not_offered(value: object, offered: Iterable[object]) -> str | None:
@@ -97,9 +95,12 @@ CHECKS: Mapping[str, Check] = {
     "negative_prompt": _negative_prompt,
     "duration": _duration,
     "resolution": _resolution,
-    "aspect_ratio": _aspect_ratio,
-    "frame_rate": _frame_rate,
+    "aspect_ratio": _one_of("aspect_ratio", "aspect_ratios"),
+    "frame_rate": _one_of("frame_rate", "frame_rates"),
     "seed": _seed,
     "lora": _lora,
-    "priority": _priority,
+    "priority": _one_of("priority", "priorities"),
+    "style": _one_of("style", "styles"),
+    "camera": _one_of("camera", "cameras"),
+    "language": _one_of("language", "languages"),
 }

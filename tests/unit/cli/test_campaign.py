@@ -76,6 +76,26 @@ def test_a_brand_style_that_is_not_on_offer_is_told_before_anything_is_sent() ->
     assert told.message == "'acme' is not on offer; there is none; leave it out"
 
 
+def test_words_of_the_rules_that_are_not_on_offer_are_told_with_the_choices() -> None:
+    offers = {"styles": ["noir", "anime"], "cameras": ["static"], "languages": ["en", "zh"]}
+    with_rules = CAPABILITIES.model_copy(update=offers)
+    rows = parse_campaign(
+        "prompt,style,camera,language\na,Noir,zoom,fr\nb,noir,static,zh\nc,,,\n"
+    ).rows
+    assert [str(problem) for problem in check_limits(rows, with_rules)] == [
+        "line 2, style: 'Noir' is not on offer; choose one of: noir, anime",
+        "line 2, camera: 'zoom' is not on offer; choose one of: static",
+        "line 2, language: 'fr' is not on offer; choose one of: en, zh",
+    ]
+
+
+def test_a_model_without_rules_takes_no_style_and_a_server_of_old_judges_it_itself() -> None:
+    rows = parse_campaign("prompt,style\na,noir\n").rows
+    (told,) = check_limits(rows, CAPABILITIES.model_copy(update={"styles": []}))
+    assert str(told) == "line 2, style: 'noir' is not on offer; there is none; leave it out"
+    assert check_limits(rows, CAPABILITIES) == []
+
+
 def test_every_mistake_is_told_at_once_with_its_line_and_column() -> None:
     text = (
         "prompt,duration,seed,name\n"
