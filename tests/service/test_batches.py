@@ -27,6 +27,7 @@ from vidmill.domain.order import Order
 from vidmill.services.access import Caller
 from vidmill.services.batch_checks import Candidate
 from vidmill.services.batches import UNCONFIRMED_MAX, Batches, BatchView, Sheet
+from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.submission import Submission
 from vidmill.store import accounts, jobs
 from vidmill.store import batches as stored_batches
@@ -277,6 +278,22 @@ def test_of_two_reruns_at_once_one_queues(bench: Bench, batches: Batches) -> Non
         done = sorted(threads.map(rerun, range(2)))
 
     assert (done, states(bench)) == ([False, True], [JobState.FAILED, JobState.QUEUED])
+
+
+def test_a_repeated_rerun_is_told_at_the_cap_too(bench: Bench, batches: Batches) -> None:
+    bench.app.db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=2))
+    name = confirm(batches, 2)
+    key = IdempotencyKey(key="k", fingerprint="rerun")
+    for _ in range(2):
+        bench.settle(bench.claim(), jobs.Failed(code="bad_output", message="black"))
+    first = batches.rerun_failed(name, CALLER, key=key)
+    bench.settle(bench.claim(), jobs.Failed(code="bad_output", message="black"))
+    batches.submission.submit(Order(prompt="a ball"), CALLER)
+
+    again = batches.rerun_failed(name, CALLER, key=key)
+
+    assert (first.is_replay, again.is_replay) == (False, True)
+    assert states(bench).count(JobState.QUEUED) == 2
 
 
 def test_a_price_that_rose_since_the_check_is_not_charged(bench: Bench, batches: Batches) -> None:

@@ -28,7 +28,7 @@ from vidmill.services.batch_checks import (
     refuse_unless_as_told,
 )
 from vidmill.services.batch_keeping import CHANGES, BatchKeeper
-from vidmill.services.idempotency import IdempotencyKey, owner_of
+from vidmill.services.idempotency import IdempotencyKey, is_first, owner_of
 from vidmill.services.submission import Submission
 from vidmill.services.tasks import Tasks
 from vidmill.store import batches
@@ -233,24 +233,22 @@ class Batches:
         again = [row.job for row in failed if row.job]
         queue = self.submission.accept_many_again(again, caller, key=key)
 
-        def write(uow: UnitOfWork) -> None:
+        def write(uow: UnitOfWork) -> bool:
             held = _hold(uow, batch_id, caller)
-            links = [one for one in links_of(failed, queue(uow)) if one.job is not None]
-            first = links[0].job.public_id if links and links[0].job else batch_id
-            if owner_of(uow, caller, key, first) != first:
-                raise _DoneBeforeError
+            # Asked before a row is stored: what a tenant may have waiting is full of the first run.
+            if not is_first(uow, caller, key, batch_id):
+                return True
             _refuse_state(held, _RUNS_AGAIN, "run failed rows again")
+            links = [one for one in links_of(failed, queue(uow)) if one.job is not None]
             if not links:
                 raise BatchStateConflict("no row of the batch can be run again; none failed")
             if batches.link(uow, held.id, links, was=RowState.FAILED) != len(links):
                 raise BatchStateConflict("somebody else runs them again at this moment")
             batches.set_state(uow, held, BatchState.PROCESSING, finished_at=None)
+            return False
 
-        try:
-            self.db.write(write)
-        except _DoneBeforeError:
-            return replace(self.get(batch_id, caller), is_replay=True)
-        return self.get(batch_id, caller)
+        is_replay = self.db.write(write)
+        return replace(self.get(batch_id, caller), is_replay=is_replay)
 
     def pause(self, batch_id: str, caller: Caller) -> BatchView:
         """Let nothing more of the batch be begun. What runs goes on, its retries included.
@@ -333,10 +331,6 @@ class Batches:
 
             self.keeper.move(self.db.write(write))
         return self.get(batch_id, caller)
-
-
-class _DoneBeforeError(Exception):
-    """The key was used before: what was written for the repetition is taken back."""
 
 
 _RUNS_AGAIN = frozenset({BatchState.PROCESSING, BatchState.COMPLETED, BatchState.CANCELLED})
