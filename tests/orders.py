@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tests.builders import make_spec
-from tests.twins import KEY
+from tests.twins import KEY, VideosTwin
 from tests.watches import RecordingWatch
 from vidmill.domain.ports import Engine, Frames
 from vidmill.domain.profile import ModelProfile
@@ -33,6 +33,12 @@ def remote_profile(engine: str, **rules: Any) -> ModelProfile:
 def open_remote(engine: str, url: str, *, key: str = KEY, **rules: Any) -> Engine:
     """Return a loaded engine."""
     return open_remote_profile(remote_profile(engine, **rules), url, key=key)
+
+
+def open_videos(twin: VideosTwin, **rules: Any) -> Engine:
+    """Return a loaded engine of the twin, in the dialect that it speaks."""
+    dialect = "form" if twin.is_form else "json"
+    return open_remote("openai_videos", f"{twin.url}/v1", dialect=dialect, **rules)
 
 
 def open_remote_profile(profile: ModelProfile, url: str, *, key: str) -> Engine:
