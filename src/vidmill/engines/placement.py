@@ -47,12 +47,13 @@ def choose_layout(
     asked: str,
     *,
     device: torch.device,
+    gpus: int = 1,
     measure: Callable[[torch.device], int] = free_bytes_of,
 ) -> Layout:
     """Return the layout to serve *profile* with: the one *asked* for, or with `auto` one that fits.
 
     What fits is planned from the memory that is free now, for clips as long as the model is warmed
-    with, at the largest size. A CPU takes the profile's first.
+    with, at the largest size, that so many *gpus* share. A CPU takes the profile's first.
 
     Raises:
         ModelInvalid: The profile does not have the one asked for.
@@ -69,9 +70,15 @@ def choose_layout(
     if device.type != "cuda" or len(profile.layouts) == 1:
         return profile.layouts[0]
     free_bytes = measure(device)
-    made = plan_of(profile, source, device_bytes=free_bytes)
+    made = plan_of(profile, source, device_bytes=free_bytes, gpus=gpus)
     peaks = {need.layout.value: need.peak_bytes for need in made.needs}
-    log.info("layouts_planned", free_bytes=free_bytes, usable_bytes=made.usable_bytes, **peaks)
+    log.info(
+        "layouts_planned",
+        free_bytes=free_bytes,
+        usable_bytes=made.usable_bytes,
+        gpus=gpus,
+        **peaks,
+    )
     if made.chosen is None:
         raise EngineOutOfMemory(
             f"no layout of {profile.name} ({allowed}) fits the {free_bytes / 1e9:.1f} GB"

@@ -84,12 +84,15 @@ class _Rank(WanEngine):
         device: str,
         threads: int,
         layout: str = AUTO,
+        ranks: int,
     ) -> None:
         profile = divisible(profile)
         super().__init__(profile, source, device=device, threads=threads, layout=layout)
+        self._ranks = ranks
 
-    def _join(self, store: Any, place: Place) -> None:
+    def _join(self, store: Any, *, rank: int) -> None:
         """Meet the other ranks and divide the experts among them; returns when all are there."""
+        place = Place(rank=rank, ranks=self._ranks)
         device = choose_device(self._device_name)
         # All ranks are on this machine; names and other networks are none of their business.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -131,26 +134,27 @@ class RankedEngine(_Rank):
         layout: str = AUTO,
         mates: Mates,
     ) -> None:
-        super().__init__(profile, source, device=device, threads=threads, layout=layout)
+        super().__init__(
+            profile, source, device=device, threads=threads, layout=layout, ranks=mates.ranks
+        )
         self._mates = mates
         self._clips = 0
 
     def load(self) -> None:
         if self._loaded is not None:
             return
-        ranks = self._mates.ranks
         folder = fetch_folder(self._source, self._revision)  # once, not by each rank
         require_sound(self._profile, folder)
-        refuse_few_heads(folder, ranks)
+        refuse_few_heads(folder, self._ranks)
         self._source = str(folder)
         self._mates.start(self._source)
         super().load()
         self._expect("loaded")
         self._tell("agree", layout=self._model.placement.layout)
         self._expect("agreed")
-        store = _store(ranks)
-        self._tell("join", port=store.port, ranks=ranks)
-        self._join(store, Place(rank=0, ranks=ranks))
+        store = _store(self._ranks)
+        self._tell("join", port=store.port)
+        self._join(store, rank=0)
         self._expect("joined")
 
     def generate(
@@ -229,9 +233,9 @@ class MateEngine(_Rank):
                 f" weights; set VIDMILL_LAYOUT to one that fits every device, such as fp8"
             )
 
-    def join(self, port: int, place: Place) -> None:
+    def join(self, port: int, *, rank: int) -> None:
         """Meet the other ranks at the *port* that rank 0 named; returns when all are there."""
-        self._join(_store(place.ranks, port), place)
+        self._join(_store(self._ranks, port), rank=rank)
 
     def help(self, spec: ClipSpec, *, clip: int, stop: Stop, lora: LoraFiles | None) -> None:
         """Do this rank's part of *spec*; returns as well when all ranks were stopped."""

@@ -59,6 +59,9 @@ class WanEngine:
         open_parts: Brings the parts into memory.
     """
 
+    _ranks = 1
+    """Devices that share a clip."""
+
     def __init__(
         self,
         profile: ModelProfile,
@@ -86,7 +89,9 @@ class WanEngine:
         device = choose_device(self._device_name)
         if device.index is not None:
             torch.cuda.set_device(device)  # the pulse marks the current device's queue
-        layout = choose_layout(self._profile, self._source, self._layout, device=device)
+        layout = choose_layout(
+            self._profile, self._source, self._layout, device=device, gpus=self._ranks
+        )
         parts, placement = load_pipeline(
             self._profile, self._source, layout, device=device, open_parts=self._open_parts
         )

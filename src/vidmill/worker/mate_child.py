@@ -20,7 +20,6 @@ def serve(link: Link) -> None:
 
     configure_logging(start["log_level"], start["log_format"])
     from vidmill.engines.ranks import MateEngine
-    from vidmill.engines.token_share import Place
     from vidmill.profiles import load_profile
 
     engine = MateEngine(
@@ -29,6 +28,7 @@ def serve(link: Link) -> None:
         device=start["device"],
         threads=start["options"]["threads"],
         layout=start["options"].get("layout", "auto"),
+        ranks=start["ranks"],
     )
     engine.load()
     link.say("loaded")
@@ -36,7 +36,7 @@ def serve(link: Link) -> None:
     engine.agree(Layout(terms["layout"]))
     link.say("agreed")
     join, _ = link.hear()
-    engine.join(join["port"], Place(rank=start["rank"], ranks=join["ranks"]))
+    engine.join(join["port"], rank=start["rank"])
     link.say("joined")
     while True:
         order, _ = link.hear()

@@ -64,8 +64,8 @@ class Mates:
         """Start all of them. Call it from the main thread: they die with the thread that did."""
         for rank, device in enumerate(self._devices[1:], start=1):
             self._start_one(rank)
-            order = {**self._order, "rank": rank, "source": source, "device": device}
-            self._channels[rank].send(order)
+            place = {"rank": rank, "ranks": self.ranks, "device": device}
+            self._channels[rank].send({**self._order, **place, "source": source})
         self._is_busy = True
         threading.Thread(target=self._listen, name="mates", daemon=True).start()
 

@@ -46,6 +46,20 @@ def test_auto_is_planned_from_the_memory_that_is_free(free_gb: int, layout: str)
     assert chosen == layout
 
 
+@pytest.mark.parametrize(
+    ("gpus", "free_gb", "layout"), [(1, 38, "offload"), (2, 38, "fp8"), (8, 80, "parked")]
+)
+def test_gpus_that_share_a_clip_are_planned_for_as_such(
+    gpus: int, free_gb: int, layout: str
+) -> None:
+    """Beside an expert in `fp8`, 38 GB have room for half a forward, but not for a whole one; the
+    decode is not divided, so 80 GB stay `parked`."""
+    chosen = choose_layout(
+        QUALITY, "Wan-AI/none", AUTO, device=CUDA, gpus=gpus, measure=lambda _: free_gb * 10**9
+    )
+    assert chosen == layout
+
+
 def test_a_gpu_too_full_for_any_layout_is_no_memory_with_the_numbers() -> None:
     with pytest.raises(EngineOutOfMemory, match=r"fits the 9\.0 GB .* smallest needs 18\.\d GB"):
         choose_layout(QUALITY, "Wan-AI/none", AUTO, device=CUDA, measure=lambda _: 9 * 10**9)
