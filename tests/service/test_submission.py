@@ -321,7 +321,7 @@ def test_of_many_orders_the_right_ones_are_queued_and_each_has_its_verdict(
         Order(prompt="three"),
     ]
 
-    verdicts = submission.submit_many(orders, CALLER)
+    verdicts = db.write(submission.accept_many(orders, CALLER))
 
     made = [job for job in verdicts if isinstance(job, Job)]
     assert [type(verdict) for verdict in verdicts] == [
@@ -339,9 +339,10 @@ def test_of_many_orders_the_right_ones_are_queued_and_each_has_its_verdict(
 
 def test_many_orders_beyond_the_limit_leave_nothing(submission: Submission, db: Database) -> None:
     db.write(lambda uow: accounts.ensure_tenant(uow, "default", cap_queued=2))
+    orders = [Order(prompt=f"ball {n}") for n in range(3)]
 
     with pytest.raises(QuotaExceeded, match="these are 3; ask for fewer"):
-        submission.submit_many([Order(prompt=f"ball {n}") for n in range(3)], CALLER)
+        db.write(submission.accept_many(orders, CALLER))
 
     assert count(db) == 0
 
@@ -352,7 +353,7 @@ def test_ten_thousand_orders_are_queued_within_seconds(
     orders = [Order(prompt=f"a ball {number}") for number in range(10_000)]
 
     began = time.perf_counter()
-    verdicts = submission.submit_many(orders, CALLER)
+    verdicts = db.write(submission.accept_many(orders, CALLER))
     took_s = time.perf_counter() - began
 
     assert all(isinstance(verdict, Job) for verdict in verdicts)

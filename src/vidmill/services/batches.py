@@ -193,7 +193,7 @@ class Batches:
             BatchNotFound: As `get`.
             BatchStateConflict: No row is ready; or not all are, and *accept* wants all; or the
                 price has risen since.
-            QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.submit_many`.
+            QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.accept_many`.
         """
         batch = self.get(batch_id, caller).batch
         if batch.state is not BatchState.CHECKED:
@@ -226,7 +226,7 @@ class Batches:
         Raises:
             BatchNotFound: As `get`.
             BatchStateConflict: None failed, or the batch is in a state that forbids it.
-            QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.submit_many`.
+            QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.accept_many`.
         """
         batch = self.get(batch_id, caller).batch
         failed = [row for row in self.all_rows(batch, [RowState.FAILED]) if row.job is not None]

@@ -175,7 +175,7 @@ class Storyboards:
         Raises:
             InvalidRequest, PermissionDenied: Something is wrong; nothing was queued.
             IdempotencyKeyReused: *key* stands for another request.
-            QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.submit_many`.
+            QueueFull, QuotaExceeded, ServiceUnavailable: As `Submission.accept_many`.
         """
         self._refuse([shot.length for shot in shots])
         queue = self.submission.accept_many([shot.order for shot in shots], caller, key=key)

@@ -77,24 +77,17 @@ class Submission:
         """
         return self.db.write(self.accept(order, caller)).job
 
-    def submit_many(self, orders: Sequence[Order], caller: Caller) -> list[Verdict]:
-        """Queue those of *orders* that may be, all at once; return what became of each.
-
-        Raises:
-            QueueFull: There is no room for all that are right; none was queued.
-            ServiceUnavailable: As `submit`.
-        """
-        return self.db.write(self.accept_many(orders, caller))
-
     def accept_many(
         self, orders: Sequence[Order], caller: Caller, *, key: IdempotencyKey | None = None
     ) -> Callable[[UnitOfWork], list[Verdict]]:
-        """Check *orders* now and return the write that queues those that may be.
+        """Check *orders* now and return the write that queues those that may be, all at once.
 
-        *key* is that of the request; whoever writes takes it.
+        It returns what became of each. *key* is that of the request; whoever writes takes it.
 
         Raises:
-            QueueFull: As `submit_many`; the write raises it too.
+            QueueFull, QuotaExceeded: There is no room for all that are right, or never will be;
+                none was queued. The write raises them too.
+            ServiceUnavailable: As `submit`; raised by the write.
         """
         drafts = [_or_refusal(self.drafts.of_order, order, caller) for order in orders]
         return self._writing_many(drafts, caller, key=key)

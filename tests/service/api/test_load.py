@@ -143,7 +143,7 @@ def test_with_ten_thousand_queued_a_submit_is_as_quick(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, cap_queued=20_000)
     desk = Desk.of(bench.app)
     orders = [Order(prompt=f"an earlier ball {number}") for number in range(10_000)]
-    desk.submission.submit_many(orders, make_caller(1))
+    bench.app.db.write(desk.submission.accept_many(orders, make_caller(1)))
     with serving(bench) as served:
         answers = submits(served.port, 200)
 
