@@ -156,21 +156,14 @@ def render(
             engine.generate(spec, allocate=memory, watch=watch, show=show, **style)
         watch.check()
     except Exception as error:  # noqa: BLE001  the edge of this process: the supervisor decides
-        is_last = is_poisonous(error)
-        is_resting = not is_last and engine.is_busy()
-        link.say_failure("failed", error, run=run, is_last=is_last, is_resting=is_resting)
-        if is_last:
-            os._exit(EXIT_POISONED)  # tearing down a broken device in good order may hang
-        if is_resting:
-            rest(engine, link)
+        answer_failure(engine, link, run=run, error=error)
     else:
-        timings = watch.timings_s()
         link.say(
             "frames",
             fd=memory.descriptor,
             run=run,
             shape=memory.shape,
-            timings=timings,
+            timings=watch.timings_s(),
             waited_s=waited_s,
         )
     owed.word = ""
@@ -178,6 +171,17 @@ def render(
     memory.close()
     give_back_memory()
     return answered_at
+
+
+def answer_failure(engine: Engine, link: Link, *, run: int, error: Exception) -> None:
+    """Say why there are no frames; returns once the device is free, never if it failed."""
+    is_last = is_poisonous(error)
+    is_resting = not is_last and engine.is_busy()
+    link.say_failure("failed", error, run=run, is_last=is_last, is_resting=is_resting)
+    if is_last:
+        os._exit(EXIT_POISONED)  # tearing down a broken device in good order may hang
+    if is_resting:
+        rest(engine, link)
 
 
 def rest(engine: Engine, link: Link) -> None:
