@@ -1,6 +1,7 @@
 """`vidmill admin plan` and `tenant`: what tenants may have, and who they are."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,39 +31,42 @@ INT_MAX = 2**31 - 1
 Plan = Annotated[str | None, typer.Option(help="Its plan from now on.")]
 
 
+def _limit(text: str) -> Any:
+    return typer.Option(metavar=f"N|{NO_LIMIT}", help=text)
+
+
+BestLane = Annotated[
+    str | None, typer.Option(help="Best lane its tasks may take: vip, standard or batch.")
+]
+Pools = Annotated[list[str] | None, typer.Option(help="Pool of its tasks; the first named counts.")]
+Share = Annotated[float | None, typer.Option(min=0.001, help="Share of GPU time.")]
+Running = Annotated[int | None, typer.Option(min=0, help="Tasks at once.")]
+Waiting = Annotated[int | None, typer.Option(min=0, help="Tasks that may wait.")]
+CachedPrice = Annotated[
+    int | None, typer.Option(min=0, max=100, help="Price of a clip from the cache.")
+]
+KeySubmits = Annotated[str | None, _limit("Requests a minute of one key that create or charge.")]
+KeyReads = Annotated[str | None, _limit("All other requests a minute of one key.")]
+TenantSubmits = Annotated[str | None, _limit("The same of all keys of a tenant.")]
+TenantReads = Annotated[str | None, _limit("The same.")]
+ClipsPerDay = Annotated[str | None, _limit("Clips that a tenant may order in a UTC day.")]
+
+
 def plan_set(
     context: typer.Context,
     name: Name,
     *,
-    lane: Annotated[
-        str | None, typer.Option(help="Best lane its tasks may take: vip, standard or batch.")
-    ] = None,
-    pool: Annotated[
-        list[str] | None, typer.Option(help="Pool of its tasks; the first named counts.")
-    ] = None,
-    weight: Annotated[float | None, typer.Option(min=0.001, help="Share of GPU time.")] = None,
-    cap_running: Annotated[int | None, typer.Option(min=0, help="Tasks at once.")] = None,
-    cap_queued: Annotated[int | None, typer.Option(min=0, help="Tasks that may wait.")] = None,
-    cached_price_percent: Annotated[
-        int | None, typer.Option(min=0, max=100, help="Price of a clip from the cache.")
-    ] = None,
-    key_submits_per_min: Annotated[
-        str | None,
-        typer.Option(metavar="N|none", help="Requests a minute of one key that create or charge."),
-    ] = None,
-    key_reads_per_min: Annotated[
-        str | None, typer.Option(metavar="N|none", help="All other requests a minute of one key.")
-    ] = None,
-    tenant_submits_per_min: Annotated[
-        str | None, typer.Option(metavar="N|none", help="The same of all keys of a tenant.")
-    ] = None,
-    tenant_reads_per_min: Annotated[
-        str | None, typer.Option(metavar="N|none", help="The same.")
-    ] = None,
-    clips_per_day: Annotated[
-        str | None,
-        typer.Option(metavar="N|none", help="Clips that a tenant may order in a UTC day."),
-    ] = None,
+    lane: BestLane = None,
+    pool: Pools = None,
+    weight: Share = None,
+    cap_running: Running = None,
+    cap_queued: Waiting = None,
+    cached_price_percent: CachedPrice = None,
+    key_submits_per_min: KeySubmits = None,
+    key_reads_per_min: KeyReads = None,
+    tenant_submits_per_min: TenantSubmits = None,
+    tenant_reads_per_min: TenantReads = None,
+    clips_per_day: ClipsPerDay = None,
     is_json: Json = False,
 ) -> None:
     """Make a plan, or change what is named of one; `none` lifts a limit. It counts at once."""
@@ -83,16 +87,7 @@ def plan_set(
     }
     changes = {key: value for key, value in given.items() if value is not None}
     changes |= {key: _limit_of(text) for key, text in limits.items() if text is not None}
-
-    def save(uow: "UnitOfWork") -> dict[str, Any]:
-        from vidmill.store import accounts
-
-        known = accounts.find_plan(uow.conn, name) or accounts.Plan(name=name)
-        plan = replace(known, **changes)
-        accounts.save_plan(uow, plan)
-        return _plan_line(plan)
-
-    show_written(context, save, is_json=is_json)
+    show_written(context, partial(_save_plan, name=name, changes=changes), is_json=is_json)
 
 
 def plan_list(context: typer.Context, *, is_json: Json = False) -> None:
@@ -147,6 +142,15 @@ def tenant_show(context: typer.Context, name: Name, *, is_json: Json = False) ->
             for standing in found
         ]
         show(term, lines)
+
+
+def _save_plan(uow: "UnitOfWork", *, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    from vidmill.store import accounts
+
+    known = accounts.find_plan(uow.conn, name) or accounts.Plan(name=name)
+    plan = replace(known, **changes)
+    accounts.save_plan(uow, plan)
+    return _plan_line(plan)
 
 
 def _plan_line(plan: Any) -> dict[str, Any]:
