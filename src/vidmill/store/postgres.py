@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -16,6 +16,7 @@ from vidmill.store.group_commit import CLOSED, GroupWriter
 from vidmill.store.postgres_errors import (
     AWAY,
     is_collision,
+    keep_rows_private,
     raise_if_momentary,
     trouble_of,
 )
@@ -46,7 +47,7 @@ _BEGIN = "BEGIN; SET LOCAL lock_timeout = {lock_ms:.0f}; " + CLOCK
 def make_engine(url: str) -> Engine:
     """Return an engine without a pool, whose connections leave BEGIN and COMMIT to us."""
     parsed = make_url(url)
-    return create_engine(
+    engine = create_engine(
         parsed.set(drivername="postgresql+psycopg").difference_update_query(["options"]),
         poolclass=NullPool,
         hide_parameters=True,  # an error is logged: it must not tell prompts and secrets
@@ -60,6 +61,8 @@ def make_engine(url: str) -> Engine:
             "keepalives_count": 3,
         },
     )
+    event.listen(engine, "handle_error", keep_rows_private)
+    return engine
 
 
 class Reading:

@@ -1,5 +1,7 @@
 """Which errors of PostgreSQL speak only of the moment, and which of another transaction."""
 
+from sqlalchemy import ExceptionContext
+
 from vidmill.domain.errors import ServiceUnavailable
 
 AWAY = "The database cannot be reached; try again in a moment."
@@ -19,6 +21,9 @@ TROUBLES = {
 """SQLSTATE or the beginning of one (PostgreSQL manual, appendix A); the longest match counts."""
 COLLISIONS = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, and a lock waited for too long, which most often is one."""
+
+_ABOUT_VALUES = ("22", "23")
+"""Data exceptions and broken constraints; the DETAIL of a deadlock, say, is for the log."""
 
 
 def sqlstate(error: BaseException) -> str:
@@ -46,3 +51,12 @@ def raise_if_momentary(error: BaseException) -> None:
     trouble = trouble_of(error)
     if trouble is not None:
         raise ServiceUnavailable(trouble) from error
+
+
+def keep_rows_private(context: ExceptionContext) -> None:
+    """Cut what PostgreSQL quotes of a row that it refused: errors are logged, prompts are not."""
+    if not sqlstate(context.original_exception).startswith(_ABOUT_VALUES):
+        return
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).partition("\nDETAIL:")[0], *error.args[1:])

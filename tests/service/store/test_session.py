@@ -105,6 +105,16 @@ def test_error_of_a_statement_does_not_tell_what_was_to_be_written(db: Database)
     assert values["prompt"] not in said
 
 
+def test_error_of_a_refused_row_does_not_tell_what_is_in_it(db: Database) -> None:
+    job = make_job(db)
+    update = text("UPDATE jobs SET state = 'running' WHERE id = :id")
+    with pytest.raises(IntegrityError) as caught:
+        db.write(lambda uow: uow.conn.execute(update, {"id": job.id}))
+    said = "".join(traceback.format_exception(caught.value))
+    assert "jobs_running_has_lease" in said
+    assert job.public_id not in said
+
+
 def test_callbacks_run_after_the_commit_in_the_callers_thread(db: Database) -> None:
     seen = []
 
