@@ -6,7 +6,7 @@ VidmillError
 │   ├── ServerUnreachable      nothing was sent
 │   └── ConnectionLost         the request may have arrived
 ├── ApiError                 the server answered with a problem: `code`, `status`, `errors`
-│   ├── InvalidRequest         400, 413, 415, 422
+│   ├── InvalidRequest         400, 413, 415, 422; or a clip's types are wrong, and nothing was sent
 │   ├── Unauthorized           401, 403
 │   ├── NotFound               404, 410
 │   ├── Conflict               409: the task is in a state that forbids it
@@ -30,11 +30,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vidmill.client._batch_models import Batch
-from vidmill.client._models import Task
-from vidmill.client._storyboard_models import Storyboard
+if TYPE_CHECKING:  # models raise what is defined here
+    from vidmill.client._batch_models import Batch
+    from vidmill.client._models import Task
+    from vidmill.client._storyboard_models import Storyboard
 
 
 class VidmillError(Exception):
@@ -131,7 +132,7 @@ class ServerError(ApiError):
 class TaskError(VidmillError):
     """The clip went wrong. `task` is its last known state."""
 
-    def __init__(self, message: str, task: Task) -> None:
+    def __init__(self, message: str, task: "Task") -> None:
         super().__init__(message)
         self.task = task
 
@@ -151,7 +152,7 @@ class NotFinished(TaskError):
 class Timeout(VidmillError):
     """The wait was too short. The task goes on: `wait` for it again, or `cancel` it."""
 
-    def __init__(self, message: str, task: Task) -> None:
+    def __init__(self, message: str, task: "Task") -> None:
         super().__init__(message)
         self.task = task
 
@@ -159,7 +160,7 @@ class Timeout(VidmillError):
 class BatchUnfinished(VidmillError):
     """A wait for a batch ended before the batch, which goes on, or was never confirmed."""
 
-    def __init__(self, message: str, batch: Batch) -> None:
+    def __init__(self, message: str, batch: "Batch") -> None:
         super().__init__(message)
         self.batch = batch
 
@@ -167,7 +168,7 @@ class BatchUnfinished(VidmillError):
 class StoryboardFailed(VidmillError):
     """A shot of a storyboard has no clip, or the clips cannot be joined; replace the shot."""
 
-    def __init__(self, message: str, storyboard: Storyboard) -> None:
+    def __init__(self, message: str, storyboard: "Storyboard") -> None:
         super().__init__(message)
         self.storyboard = storyboard
 
@@ -179,7 +180,7 @@ class StoryboardCancelled(StoryboardFailed):
 class StoryboardUnfinished(VidmillError):
     """The wait for a storyboard was too short; it goes on."""
 
-    def __init__(self, message: str, storyboard: Storyboard) -> None:
+    def __init__(self, message: str, storyboard: "Storyboard") -> None:
         super().__init__(message)
         self.storyboard = storyboard
 

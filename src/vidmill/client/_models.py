@@ -4,9 +4,17 @@ Fields that a newer server adds are kept and ignored: an old SDK goes on working
 """
 
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+
+from vidmill.client._misfits import refusal
 
 FINISHED = frozenset({"completed", "failed", "cancelled"})
 """Statuses that never change again."""
@@ -61,6 +69,9 @@ class ClipRequest(BaseModel):
         cache: An identical clip that is there, or on its way, will do; False = a new one.
         client_reference: Your own name for it; echoed everywhere, and a filter of `tasks`.
         webhook_url: Told when the task is over, signed with the tenant's default secret.
+
+    Raises:
+        InvalidRequest: A field is missing, unknown or of the wrong type; nothing was sent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +95,14 @@ class ClipRequest(BaseModel):
     client_reference: str | None = None
     metadata: dict[str, str] | None = None
     webhook_url: str | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told_as_ours(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise refusal(error, cls.model_fields) from error
 
     def to_wire(self) -> dict[str, Any]:
         """Return the request body: the main fields, and others where they differ from defaults."""

@@ -1,11 +1,13 @@
 """What an answer of the server becomes."""
 
 import json
+from typing import Any
 
 import pytest
 
 from vidmill.client import (
     ApiError,
+    ClipRequest,
     Conflict,
     FieldError,
     InvalidRequest,
@@ -24,6 +26,64 @@ PROBLEM = {
     "request_id": "req_1",
     "errors": [{"pointer": "#/prompt", "code": "max_length", "message": "too long", "limit": 200}],
 }
+
+
+WRONG_CLIPS = [
+    (
+        {"lora": "acme"},
+        FieldError(
+            pointer="#/lora",
+            code="type",
+            message="'acme' is not what it takes: it should be a valid dictionary;"
+            ' write {"name": "acme", "strength": 0.8}',
+        ),
+    ),
+    (
+        {"duration_s": "long"},
+        FieldError(
+            pointer="#/duration_s",
+            code="type",
+            message="'long' is not what it takes: it should be a valid number, unable to parse"
+            " string as a number",
+        ),
+    ),
+    (
+        {"resolutoin": "480p"},
+        FieldError(
+            pointer="#/resolutoin",
+            code="unknown_field",
+            message="there is no such field; did you mean 'resolution'?",
+        ),
+    ),
+    (
+        {"x": 1},
+        FieldError(
+            pointer="#/x", code="unknown_field", message="there is no such field; remove it"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), WRONG_CLIPS, ids=lambda value: str(value)[:30])
+def test_a_clip_of_the_wrong_types_is_refused_as_the_server_would(
+    fields: dict[str, Any], expected: FieldError
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ClipRequest(prompt="a red ball", **fields)
+    assert caught.value.errors == (expected,)
+    assert (caught.value.code, caught.value.status) == ("invalid_request", 422)
+    assert str(caught.value) == f"{expected.field}: {expected.message}"
+
+
+def test_every_wrong_field_of_a_clip_is_told_at_once() -> None:
+    wrong: dict[str, Any] = {"seed": "x", "lora": "acme"}
+    with pytest.raises(InvalidRequest) as caught:
+        ClipRequest(**wrong)
+    assert [(error.field, error.code) for error in caught.value.errors] == [
+        ("prompt", "required"),
+        ("seed", "type"),
+        ("lora", "type"),
+    ]
 
 
 def test_problem_details_become_fields() -> None:
