@@ -314,12 +314,8 @@ class Webhooks:
             return again
 
         again = self.db.write(write)
-        full = [
-            times[-1]
-            for times in (again, [at for _, _, at in missed])
-            if len(times) == REPLAYED_AT_ONCE
-        ]
-        return Replayed(count=len(again) + len(missed), continue_from=min(full, default=None))
+        rest_from = _rest_from(again, [at for _, _, at in missed])
+        return Replayed(count=len(again) + len(missed), continue_from=rest_from)
 
     def _own(self, public_id: str, caller: Caller) -> Endpoint:
         """Return an endpoint that somebody made."""
@@ -358,6 +354,11 @@ def _check(events: Sequence[EventType], description: str) -> None:
             f"it has {len(description)} characters, the limit is {DESCRIPTION_MAX_CHARS};"
             " shorten it",
         )
+
+
+def _rest_from(*parts: Sequence[float]) -> float | None:
+    """Return the earliest end of those *parts* that are full: what comes later was left out."""
+    return min((part[-1] for part in parts if len(part) == REPLAYED_AT_ONCE), default=None)
 
 
 def _refuse_if_off(endpoint: Endpoint) -> None:
