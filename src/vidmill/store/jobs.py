@@ -19,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 
+from vidmill.domain.ids import task_id
 from vidmill.domain.job import WIRE, Job, JobState, Phase, WireStatus
 from vidmill.store.claim import Owned, Progress, claim, heartbeat
 from vidmill.store.counters import Drift, audit, find_drift
@@ -187,15 +188,27 @@ def filtered(filters: JobFilter, tenant_id: int) -> Select[Any]:
         query = query.where(_has_status(filters.status))
     if filters.client_reference is not None:
         query = query.where(jobs.c.client_reference == filters.client_reference)
+    # Public ids begin with the same instant, and theirs is the index that ends with the window.
     if filters.submitted_from is not None:
-        query = query.where(jobs.c.submitted_at >= filters.submitted_from)
+        query = query.where(
+            jobs.c.submitted_at >= filters.submitted_from,
+            jobs.c.public_id >= _first_id(int(filters.submitted_from * 1000)),
+        )
     if filters.submitted_before is not None:
-        query = query.where(jobs.c.submitted_at < filters.submitted_before)
+        query = query.where(
+            jobs.c.submitted_at < filters.submitted_before,
+            jobs.c.public_id < _first_id(int(filters.submitted_before * 1000) + 1),
+        )
     if filters.text is not None:
         query = query.where(SEARCH_TEXT.contains(filters.text.casefold(), autoescape=True))
     for name, value in filters.metadata.items():
         query = query.where(jobs.c.request["metadata", name].as_string() == value)
     return query
+
+
+def _first_id(unix_ms: int) -> str:
+    """Return the least public id of a job submitted in that millisecond."""
+    return task_id(max(0, unix_ms), 0)
 
 
 def _has_status(status: WireStatus) -> ColumnElement[bool]:

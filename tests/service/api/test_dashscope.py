@@ -167,6 +167,17 @@ def test_every_wrong_parameter_of_a_list_is_named(bench: Bench) -> None:
     assert [name for name in asked if f"{name}: " in answer.json()["message"]] == [*asked]
 
 
+def test_a_list_ends_after_so_many_and_says_how_to_see_more(bench: Bench) -> None:
+    last, beyond = (
+        bench.client.get(TASKS, params={"page_no": number, "page_size": 100})
+        for number in (100, 101)
+    )
+
+    assert (last.status_code, last.json()["total"]) == (200, 0)
+    assert (beyond.status_code, beyond.json()["code"]) == (400, "InvalidParameter")
+    assert "page_no: a list shows the newest 10000 tasks" in beyond.json()["message"]
+
+
 WRONG_BODIES = {
     "not an object": ([], "the body must be a JSON object"),
     "no model": ({"input": {"prompt": "x"}}, "model: it is missing; add it"),

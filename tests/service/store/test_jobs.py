@@ -8,8 +8,10 @@ from sqlalchemy.exc import IntegrityError, NoResultFound
 from tests.builders import START, FakeClock, make_job, make_new_job, make_result
 from tests.claims import take
 from vidmill.domain.errors import QueueFull
+from vidmill.domain.ids import task_id
 from vidmill.domain.job import JobState, Lane, Phase, WireStatus
 from vidmill.store import accounts, jobs
+from vidmill.store.numbered import numbered_page
 from vidmill.store.session import Database
 
 
@@ -93,10 +95,30 @@ def test_list_filters_by_status(db: Database, clock: FakeClock) -> None:
 def test_list_filters_by_reference_and_time(db: Database, clock: FakeClock) -> None:
     first = make_job(db, client_reference="a").id
     clock.advance(10.0)
-    second = make_job(db, client_reference="b").id
+    name = task_id(int(clock.now * 1000), 1)
+    second = make_job(db, client_reference="b", public_id=name).id
     assert page(db, filters=jobs.JobFilter(client_reference="b")) == [second]
     assert page(db, filters=jobs.JobFilter(submitted_from=START + 10.0)) == [second]
     assert page(db, filters=jobs.JobFilter(submitted_before=START + 10.0)) == [first]
+    assert page(db, filters=jobs.JobFilter(submitted_before=START + 10.0004)) == [second, first]
+    assert page(db, filters=jobs.JobFilter(submitted_from=-1.0)) == [second, first]
+
+
+@pytest.mark.parametrize("filters", [jobs.JobFilter(), jobs.JobFilter(submitted_from=START)])
+def test_list_by_number_counts_the_newest_and_no_more(
+    db: Database, filters: jobs.JobFilter
+) -> None:
+    names = [task_id(int(START * 1000), n) for n in range(5)]
+    ids = [make_job(db, public_id=name).id for name in names]
+
+    def numbered(offset: int) -> tuple[list[int], int]:
+        found = db.read(
+            lambda conn: numbered_page(conn, 1, filters=filters, offset=offset, limit=2, most=3)
+        )
+        return [job.id for job in found.jobs], found.total
+
+    assert numbered(0) == ([ids[4], ids[3]], 3)
+    assert numbered(2) == ([ids[2]], 3)
 
 
 PLANS = {

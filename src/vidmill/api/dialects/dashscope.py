@@ -15,7 +15,7 @@ from vidmill.api.answers import json_answer
 from vidmill.api.body import read_json
 from vidmill.api.desk import Desk
 from vidmill.api.dialects import dashscope_views as views
-from vidmill.api.dialects.dashscope_query import Listing, read_listing
+from vidmill.api.dialects.dashscope_query import LISTED_MAX, Listing, read_listing
 from vidmill.api.dialects.dashscope_request import TEXT_ALONE, read_submit
 from vidmill.api.dialects.served import check_model, model_names, offered_sizes
 from vidmill.api.edge import header
@@ -137,6 +137,7 @@ class DashScope:
                 filters=filters,
                 offset=(asked.page_no - 1) * asked.page_size,
                 limit=asked.page_size,
+                most=LISTED_MAX,
             )
         )
 

@@ -101,7 +101,7 @@ class DashScopeRow(_Shape):
 
 
 class DashScopeList(_Shape):
-    """A page of tasks, newest first; `tasks` and `data` are the same rows."""
+    """A page of the newest 10,000 tasks asked for; `tasks` and `data` are the same rows."""
 
     request_id: str
     total: int
