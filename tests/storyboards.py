@@ -14,7 +14,7 @@ from tests.callers import make_caller
 from tests.desks import Bench
 from tests.servers import WAIT_S, until
 from vidmill.domain.clip import Asset, Size
-from vidmill.domain.errors import JobCancelled, WorkError
+from vidmill.domain.errors import JobCancelled
 from vidmill.domain.job import Job, Lane
 from vidmill.domain.order import Order
 from vidmill.domain.storyboard import BoardState, JoinedClip, ShotState
@@ -123,7 +123,7 @@ class FakeJoin:
 
     bench: Bench
     orders: list[Mapping[str, Any]] = field(default_factory=list)
-    errors: list[WorkError] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
 
     def __call__(self, order: Mapping[str, Any], keep: Keep) -> JoinedClip:
         self.orders.append(order)

@@ -11,15 +11,17 @@ import pytest
 
 from tests.builders import FakeClock
 from tests.outboxes import default_of, endpoint_now, make_endpoint, outbox, record
-from vidmill.domain.webhook import DELAYS_S, DeliveryState, Reply
+from vidmill.domain.errors import ServiceUnavailable
+from vidmill.domain.webhook import ATTEMPTS_MAX, DELAYS_S, DeliveryState, Reply
 from vidmill.services.delivering import (
     CALLS_MAX,
     CALLS_OF_ENDPOINT,
     CALLS_OF_TENANT,
+    LEASE_S,
     Courier,
     Deliverer,
 )
-from vidmill.store import accounts, webhooks
+from vidmill.store import accounts, deliveries, webhooks
 from vidmill.store.deliveries import Delivery
 from vidmill.store.session import Database
 
@@ -259,6 +261,65 @@ def test_what_cannot_be_rendered_comes_again_and_holds_up_nothing(
     states = {d.subject: (d.state, d.due_at > clock.now) for d in outbox(db, endpoint)}
     assert states["bat_bad"] == (DeliveryState.PENDING, True)
     assert states["bat_good"][0] is DeliveryState.DELIVERED
+
+
+def test_what_can_never_be_rendered_is_given_up_and_held_against_nobody(
+    db: Database, clock: FakeClock
+) -> None:
+    endpoint = make_endpoint(db)
+    record(db, "bat_bad")
+
+    def render(delivery: Delivery) -> bytes:
+        raise LookupError(delivery.subject)
+
+    deliverer, outcomes = make_deliverer(db, Post(), render)
+
+    async def work() -> None:
+        for delay_s in (0, *DELAYS_S, 2 * DAY_S):
+            clock.advance(delay_s * 1.1)
+            await deliverer.turn()
+            await deliverer.finish()
+
+    asyncio.run(work())
+    [delivery] = outbox(db, endpoint)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.DEAD, 10)
+    assert delivery.log[-1]["error"] == "a fault of Vidmill's: LookupError"
+    assert outcomes == Counter(failed=9, given_up=1)
+    assert endpoint_now(db, endpoint).failing_since is None
+
+
+def test_delivery_whose_attempts_never_end_is_given_up(db: Database, clock: FakeClock) -> None:
+    endpoint = make_endpoint(db)
+    record(db, "bat_1")
+    for _ in range(ATTEMPTS_MAX):
+        assert db.write(lambda uow: deliveries.take(uow, endpoint.id, limit=1, lease_s=60))
+        clock.advance(61)
+    post = Post()
+
+    assert deliver_all(db, post) == Counter(given_up=1)
+
+    assert (outbox(db, endpoint)[0].state, post.sent) == (DeliveryState.DEAD, [])
+
+
+def test_database_that_is_away_while_rendering_ends_no_attempt(
+    db: Database, clock: FakeClock
+) -> None:
+    endpoint = make_endpoint(db)
+    record(db, "bat_1")
+
+    def render(_: Delivery) -> bytes:
+        raise ServiceUnavailable("the database is away")
+
+    deliverer, outcomes = make_deliverer(db, Post(), render)
+
+    async def work() -> None:
+        await deliverer.turn()
+        await deliverer.finish()
+
+    asyncio.run(work())
+    [delivery] = outbox(db, endpoint)
+    assert (delivery.state, delivery.log, outcomes) == (DeliveryState.PENDING, [], Counter())
+    assert delivery.due_at == clock.now + LEASE_S
 
 
 def test_two_processes_share_the_work_and_send_nothing_twice(db: Database) -> None:

@@ -45,12 +45,14 @@ class Reply:
 
     Attributes:
         status: Of the receiver's answer; None = there was none, and `error` says why.
+        is_our_fault: The receiver was not asked, or not heard; it says nothing of the endpoint.
     """
 
     took_s: float
     status: int | None = None
     error: str | None = None
     retry_after_s: float | None = None
+    is_our_fault: bool = False
 
     @property
     def is_success(self) -> bool:

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from vidmill.domain.webhook import FAILING_MAX_S, DeliveryState, Reply, Verdict, judge
+from vidmill.domain.errors import ServiceUnavailable
+from vidmill.domain.webhook import (
+    ATTEMPTS_MAX,
+    FAILING_MAX_S,
+    DeliveryState,
+    Reply,
+    Verdict,
+    judge,
+)
 from vidmill.store import deliveries, webhooks
 from vidmill.store.deliveries import Delivery
 from vidmill.store.session import Database, UnitOfWork
@@ -69,12 +77,7 @@ class Courier:
         self, endpoint: Endpoint, delivery: Delivery, *, is_last: bool = False
     ) -> Reply:
         """Make the attempt that was begun by taking *delivery*, and record what came of it."""
-        body = await asyncio.to_thread(self.render, delivery)
-        url = delivery.url or endpoint.url
-        assert url is not None, "a delivery by way of `default` brings its URL"
-        reply = await self.send(
-            url, message_id=delivery.public_id, body=body, keys=endpoint.keys(self.db.now())
-        )
+        reply = await self._reply(endpoint, delivery)
         verdict = judge(reply, tries=delivery.tries, jitter=self.rng.random())
         if is_last and verdict.state is DeliveryState.PENDING:
             verdict = Verdict(state=DeliveryState.DEAD)
@@ -82,6 +85,23 @@ class Courier:
         await asyncio.to_thread(self.db.write, partial(record, verdict=verdict))
         self.outcomes[OUTCOMES[verdict.state]] += 1
         return reply
+
+    async def _reply(self, endpoint: Endpoint, delivery: Delivery) -> Reply:
+        """Return what the attempt came to; one that fails by a fault of ours is told and counts."""
+        if delivery.tries > ATTEMPTS_MAX:
+            return Reply(took_s=0, error="no attempt came to an end", is_our_fault=True)
+        try:
+            body = await asyncio.to_thread(self.render, delivery)
+            url = delivery.url or endpoint.url
+            assert url is not None, "a delivery by way of `default` brings its URL"
+            keys = endpoint.keys(self.db.now())
+            return await self.send(url, message_id=delivery.public_id, body=body, keys=keys)
+        except ServiceUnavailable:  # the database is away, and takes no record either
+            raise
+        except Exception as error:
+            log.exception("webhook_fault", delivery=delivery.public_id)
+            name = type(error).__name__
+            return Reply(took_s=0, error=f"a fault of Vidmill's: {name}", is_our_fault=True)
 
 
 class Deliverer:
@@ -185,7 +205,8 @@ def _record(
 ) -> None:
     is_ours = deliveries.settle(uow, delivery, reply, verdict)
     uow.after_commit(partial(_log, endpoint, delivery, reply, verdict))
-    if not is_ours or endpoint.is_default:  # URLs behind `default` have nothing in common
+    # URLs behind `default` have nothing in common.
+    if not is_ours or endpoint.is_default or reply.is_our_fault:
         return
     if reply.is_success:
         webhooks.note_success(uow, endpoint.id)

@@ -14,7 +14,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from vidmill.domain.clip import Asset
-from vidmill.domain.errors import JobCancelled, ShotMissing, StorageFailed, WorkError
+from vidmill.domain.errors import (
+    InternalError,
+    JobCancelled,
+    ServiceUnavailable,
+    ShotMissing,
+    StorageFailed,
+    WorkError,
+)
 from vidmill.domain.ports import BlobStore
 from vidmill.domain.storyboard import JoinedClip, Length, spans
 from vidmill.store import storyboards
@@ -111,6 +118,12 @@ class Joiner:
         except WorkError as error:
             log.warning("joining_failed", **said, code=error.code, error=str(error))
             outcome = self._fail(board, error)
+        except ServiceUnavailable:  # the database is away: no fault of the shots, nor to be told
+            raise
+        except Exception as error:  # a fault of ours: unless it counts, it comes at each lease
+            log.exception("joining_fault", **said)
+            name = type(error).__name__
+            outcome = self._fail(board, InternalError(f"joining met a fault of Vidmill's: {name}"))
         took_s = time.monotonic() - began
         self.tally.count(outcome, took_s)
         log.info("joining_ended", **said, outcome=outcome, took_s=round(took_s, 3))

@@ -26,7 +26,7 @@ from tests.storyboards import (
     succeed,
 )
 from tests.waiting import wait_until
-from vidmill.domain.errors import BadOutput, InternalError, StorageFailed, WorkError
+from vidmill.domain.errors import BadOutput, InternalError, ServiceUnavailable, StorageFailed
 from vidmill.domain.storyboard import BoardState
 from vidmill.finishing.checksums import checksums
 from vidmill.services.joining import LEASE_S, RETRY_S, Outcome
@@ -37,14 +37,15 @@ from vidmill.worker.proc import all_processes
 
 
 @pytest.mark.parametrize(
-    ("error", "waits_s"),
+    ("error", "code", "waits_s"),
     [
-        (InternalError("odd"), [10, 20]),
-        (StorageFailed("busy"), [10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]),
+        (InternalError("odd"), "internal_error", [10, 20]),
+        (ZeroDivisionError(), "internal_error", [10, 20]),
+        (StorageFailed("busy"), "storage_failed", [10, 20, 40, 80, 160, 320, *[600] * 5]),
     ],
 )
 def test_joining_that_fails_is_tried_again_later_and_then_given_up(
-    bench: Bench, boards: Storyboards, error: WorkError, waits_s: list[float]
+    bench: Bench, boards: Storyboards, error: Exception, code: str, waits_s: list[float]
 ) -> None:
     board_id = ready(bench, boards)
     join = FakeJoin(bench, errors=[error] * (len(waits_s) + 1))
@@ -57,7 +58,7 @@ def test_joining_that_fails_is_tried_again_later_and_then_given_up(
         assert joiner(bench, join).step()
 
     board = boards.get(board_id, CALLER).board
-    assert (board.state, board.error_code) == (BoardState.FAILED, error.code)
+    assert (board.state, board.error_code) == (BoardState.FAILED, code)
     assert join.errors == []
     assert bench.app.joins.attempts == {Outcome.FAILED: len(waits_s), Outcome.GIVEN_UP: 1}
 
@@ -77,6 +78,17 @@ def test_what_is_joined_in_the_end_has_no_error_left(bench: Bench, boards: Story
         None,
         None,
     )
+
+
+def test_a_database_that_is_away_is_no_failure_of_a_joining(
+    bench: Bench, boards: Storyboards
+) -> None:
+    board_id = ready(bench, boards)
+
+    with pytest.raises(ServiceUnavailable):
+        joiner(bench, FakeJoin(bench, errors=[ServiceUnavailable("away")])).step()
+
+    assert boards.get(board_id, CALLER).board.failures == 0
 
 
 def test_a_joiner_that_stops_hands_on_what_it_was_at(bench: Bench, boards: Storyboards) -> None:
