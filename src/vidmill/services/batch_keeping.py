@@ -82,10 +82,11 @@ class BatchKeeper:
                     return
                 after = self.db.write(partial(self._move_part, batch, change.move, after))
         if batch.state is BatchState.CANCELLING:
+            halt = partial(stop, bus=self.bus, tickets=self.tickets)
             for job in self.db.write(lambda uow: batch_moves.left(uow, batch)):
                 if self.monotonic() >= until:
                     return
-                stop(self.db, job, bus=self.bus, tickets=self.tickets)
+                self.db.write(partial(halt, task_id=job.public_id, tenant_id=job.tenant_id))
         self.db.write(lambda uow: batches.settled(uow, batch))
 
     def _move_part(

@@ -124,18 +124,21 @@ def announce(
             uow.after_commit(partial(tickets.publish, job.pool))
 
 
-def stop(db: Database, job: Job, *, bus: EventBus, tickets: TicketSource) -> None:
-    """Cancel a job that waits at once, with whatever follows it; ask one that runs to stop."""
+def stop(
+    uow: UnitOfWork, task_id: str, tenant_id: int, *, bus: EventBus, tickets: TicketSource
+) -> Job | None:
+    """Cancel a job that waits at once, with whatever follows it; ask one that runs to stop.
 
-    def write(uow: UnitOfWork) -> None:
-        settled = jobs.request_cancel(uow, job.public_id, job.tenant_id)
-        if settled is None:  # its owner is erasing it, which stops it too
-            return
-        announce(uow, settled, bus=bus, tickets=tickets)
-        if settled.state is JobState.RUNNING:
-            uow.after_commit(partial(bus.cancel, settled.job.public_id, settled.job.attempt))
-
-    db.write(write)
+    Returns the job, unchanged if it is over; None if there is none, or its owner is erasing it,
+    which stops it too.
+    """
+    settled = jobs.request_cancel(uow, task_id, tenant_id)
+    if settled is None:
+        return None
+    announce(uow, settled, bus=bus, tickets=tickets)
+    if settled.state is JobState.RUNNING:
+        uow.after_commit(partial(bus.cancel, settled.job.public_id, settled.job.attempt))
+    return settled.job
 
 
 def event_of(job: Job) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ died, the controller does by `tend`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from vidmill.domain.ports import EventBus, TicketSource
 from vidmill.services.lifecycle import stop
@@ -28,8 +29,9 @@ class StoryboardKeeper:
 
     def stop_shots(self, board_id: int | None = None) -> None:
         """Stop the shots of storyboards being cancelled, or of one."""
+        halt = partial(stop, bus=self.bus, tickets=self.tickets)
         for job in self.db.read(lambda conn: storyboards.to_stop(conn, board_id)):
-            stop(self.db, job, bus=self.bus, tickets=self.tickets)
+            self.db.write(partial(halt, task_id=job.public_id, tenant_id=job.tenant_id))
 
     def move_on(self, board_id: int) -> None:
         """Let one be joined, failed or cancelled, if no shot is under way; of several, one does."""

@@ -5,7 +5,6 @@ A storyboard follows its shots by itself, see `storyboard_keeping`; `joining` ma
 
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vidmill.domain.errors import (
@@ -15,8 +14,6 @@ from vidmill.domain.errors import (
     StorageFailed,
     StoryboardNotFound,
     StoryboardStateConflict,
-    TaskNotCancellable,
-    TaskNotFound,
 )
 from vidmill.domain.eta import Interval
 from vidmill.domain.ids import RANDOM_BITS, public_name, task_id
@@ -36,7 +33,7 @@ from vidmill.services.idempotency import IdempotencyKey, owner_of
 from vidmill.services.storyboard_keeping import StoryboardKeeper
 from vidmill.services.submission import Submission, Verdict
 from vidmill.services.tasks import Tasks, TaskView
-from vidmill.store import storyboards
+from vidmill.store import jobs, storyboards
 from vidmill.store.session import Connection, Database, UnitOfWork
 from vidmill.store.storyboards import NewShot, NewStoryboard, Shot, Storyboard
 
@@ -252,19 +249,21 @@ class Storyboards:
         old = self.shot(self.get(board_id, caller), number)
         accept = self.submission.accept(shot.order, caller, key=key, parent=old.task_id)
 
-        def write(uow: UnitOfWork) -> tuple[Shot, bool]:
+        def write(uow: UnitOfWork) -> bool:
             held, shots = _to_change(uow, board_id, caller)
             self._refuse_misfit(shots, number, shot.length)
+            replaced = shots[number - 1]
+            jobs.lock(uow, replaced.task_id, caller.tenant_id)  # before the flows of the new one
             accepted = accept(uow)
-            if not accepted.is_replay:
-                new = NewShot(job=accepted.job, crossfade_s=shot.crossfade_s)
-                storyboards.replace_shot(uow, held, number, new)
-            return shots[number - 1], accepted.is_replay
+            if accepted.is_replay:
+                return True
+            new = NewShot(job=accepted.job, crossfade_s=shot.crossfade_s)
+            storyboards.replace_shot(uow, held, number, new)
+            if replaced.state is ShotState.ACTIVE:
+                self.tasks.stop(uow, replaced.task_id, caller)
+            return False
 
-        replaced, is_replay = self.db.write(write)
-        if not is_replay and replaced.state is ShotState.ACTIVE:
-            with suppress(TaskNotCancellable, TaskNotFound):  # it ended, or was erased, just now
-                self.tasks.cancel(replaced.task_id, caller)
+        is_replay = self.db.write(write)
         return replace(self.get(board_id, caller), is_replay=is_replay)
 
     def refade(self, board_id: str, number: int, fade_s: float, caller: Caller) -> StoryboardView:

@@ -20,7 +20,7 @@ from vidmill.domain.ports import EventBus, TicketSource
 from vidmill.services.access import Caller
 from vidmill.services.erasure import Erasure
 from vidmill.services.forecast import Forecast, Outlook
-from vidmill.services.lifecycle import announce
+from vidmill.services.lifecycle import stop
 from vidmill.store import attempts, glance, jobs
 from vidmill.store.attempts import Attempt
 from vidmill.store.jobs import JobFilter
@@ -216,16 +216,18 @@ class Tasks:
             TaskNotCancellable: It completed or failed first.
         """
         task_id = _known_form(task_id)
-        job = self.db.write(lambda uow: self._cancel(uow, task_id, caller))
+        job = self.db.write(lambda uow: self.stop(uow, task_id, caller))
         if job is None:
             raise _not_found(task_id)
-        if job.state is JobState.RUNNING:
-            self.bus.cancel(job.public_id, job.attempt)
-        elif job.state is not JobState.CANCELLED:
+        if job.state not in (JobState.RUNNING, JobState.CANCELLED):
             raise TaskNotCancellable(
                 f"task {task_id} is {job.status} already; there is nothing to cancel"
             )
         return self.view(job)
+
+    def stop(self, uow: UnitOfWork, task_id: str, caller: Caller) -> Job | None:
+        """Do what `cancel` does, in the transaction of something else, if the task is not over."""
+        return stop(uow, task_id, caller.tenant_id, bus=self.bus, tickets=self.tickets)
 
     def run_next(self, task_id: str, caller: Caller) -> TaskView:
         """Put a queued task of the user before all others of the same user.
@@ -256,22 +258,13 @@ class Tasks:
         job = self.db.write(lambda uow: self._hide(uow, task_id, caller))
         if job is None:
             raise _not_found(task_id)
-        if job.state is JobState.RUNNING:
-            self.bus.cancel(job.public_id, job.attempt)
         return job.is_terminal and self.erasure.erase(job.id)
 
     def _hide(self, uow: UnitOfWork, task_id: str, caller: Caller) -> Job | None:
-        job = self._cancel(uow, task_id, caller)
+        job = self.stop(uow, task_id, caller)
         if job is not None:
             jobs.hide(uow, job.id)
         return job
-
-    def _cancel(self, uow: UnitOfWork, task_id: str, caller: Caller) -> Job | None:
-        settled = jobs.request_cancel(uow, task_id, caller.tenant_id)
-        if settled is None:
-            return None
-        announce(uow, settled, bus=self.bus, tickets=self.tickets)
-        return settled.job
 
 
 def _with_leader(conn: Connection, task_id: str, tenant_id: int) -> tuple[Job, Job | None] | None:

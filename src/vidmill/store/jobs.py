@@ -45,6 +45,7 @@ from vidmill.store.settle import (
     Settled,
     Succeeded,
     hold,
+    lock,
     request_cancel,
     settle,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "hold",
     "insert",
     "insert_many",
+    "lock",
     "num_waiting",
     "outcome_of",
     "page",

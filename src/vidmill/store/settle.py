@@ -188,6 +188,11 @@ _FLAGGED = (
 _WAITING = frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FOLLOWING})
 
 
+def lock(uow: UnitOfWork, public_id: str, tenant_id: int) -> None:
+    """Hold a job that this transaction may cancel once it has locked more (see `locks`)."""
+    uow.conn.execute(_BY_PUBLIC_ID, {"public": public_id, "tenant": tenant_id})
+
+
 def request_cancel(uow: UnitOfWork, public_id: str, tenant_id: int) -> Settled | None:
     """Cancel a waiting job at once, flag a running one; None if there is no such job.
 

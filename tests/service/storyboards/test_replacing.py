@@ -1,7 +1,8 @@
 """A shot of a storyboard is made anew: what is kept, what is stopped, what is refused."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,14 @@ from tests.storyboards import (
     succeed,
 )
 from vidmill.domain.errors import InvalidRequest, StoryboardStateConflict
+from vidmill.domain.job import Job, JobState
+from vidmill.domain.ports import CancelRequest
 from vidmill.domain.storyboard import BoardState, JoinedClip, ShotState
 from vidmill.services.idempotency import IdempotencyKey
 from vidmill.services.joining import LEASE_S
 from vidmill.services.storyboards import Storyboards
 from vidmill.store import jobs, storyboards
+from vidmill.store.session import Database, UnitOfWork
 
 
 def test_one_shot_without_a_clip_fails_it_and_replacing_that_shot_heals_it(
@@ -80,11 +84,58 @@ def test_a_shot_replaced_while_it_renders_is_stopped(bench: Bench, boards: Story
 
     boards.replace_shot(board_id, 1, shot("other"), CALLER)
 
-    job = bench.app.db.read(lambda conn: jobs.get(conn, old.public_id, 1))
-    assert job is not None
+    job = job_of(bench, old.public_id)
     assert job.is_cancel_requested
     bench.settle(job, jobs.Cancelled(code="cancelled", message=""))
     assert states(boards.get(board_id, CALLER)) == [ShotState.ACTIVE] * 3
+
+
+def job_of(bench: Bench, task_id: str) -> Job:
+    job = bench.app.db.read(lambda conn: jobs.get(conn, task_id, 1))
+    assert job is not None
+    return job
+
+
+class Killed(BaseException):
+    """The process is gone: nothing in it handles this."""
+
+
+@dataclass
+class KilledAfterOneWrite:
+    """A database whose process does not live past its first commit."""
+
+    db: Database
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.db, name)
+
+    def write(self, fn: Callable[[UnitOfWork], object]) -> None:
+        self.db.write(fn)
+        raise Killed
+
+
+def test_a_process_that_dies_once_a_shot_is_replaced_leaves_none_running(
+    bench: Bench, boards: Storyboards
+) -> None:
+    board_id = make(boards).board.public_id
+    running = bench.claim()
+    waiting = boards.get(board_id, CALLER).shots[1].shot.task_id
+    dying: Any = KilledAfterOneWrite(bench.app.db)
+
+    doomed = replace(boards, db=dying, tasks=replace(boards.tasks, db=dying))
+    inbox = bench.app.bus.listen("w1")
+
+    for number in (1, 2):
+        with pytest.raises(Killed):
+            doomed.replace_shot(board_id, number, shot("other"), CALLER)
+
+    assert inbox.take() == [CancelRequest(running.public_id, 1)]
+    inbox.close()
+    asked = job_of(bench, running.public_id)
+    ended = job_of(bench, waiting)
+    assert (asked.state, asked.is_cancel_requested) == (JobState.RUNNING, True)
+    assert ended.state is JobState.CANCELLED
+    assert boards.get(board_id, CALLER).board.revision == 3
 
 
 def test_a_replacement_that_does_not_fit_is_refused_in_its_own_terms(
