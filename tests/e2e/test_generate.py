@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.stacks import Stack
+from tests.e2e.stacks import ROLES, Stack
 from tests.loras import TINY, make_pair, upload
 from tests.waiting import wait_until
+from tests.workers import command_line, descendants
 from training.vocabulary import COLOURS
 from vidmill.client import AsyncVidmill, ClipRequest, TaskCancelled, Vidmill
+from vidmill.worker.proc import stat
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("generate")]  # one stack for the module
 
@@ -285,6 +287,26 @@ def test_demo_leaves_a_clip_and_a_contact_sheet_and_nothing_running(tmp_path: Pa
     url = json.loads((folder / "manifest.json").read_text())["server"]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{url}/livez", timeout=5)
+
+
+@pytest.mark.slow
+def test_demo_that_is_told_to_end_takes_its_stack_along(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vidmill", "demo", "--out", str(tmp_path / "out")],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def has_a_worker() -> bool:
+        return any(ROLES["supervisor"] in command_line(pid) for pid in descendants(process.pid))
+
+    assert wait_until(has_a_worker, timeout_s=WAIT_S)
+    stack = descendants(process.pid)
+    process.terminate()
+
+    assert process.wait(WAIT_S) == 130
+    assert [pid for pid in stack if stat(pid)] == []
 
 
 def test_raw_http_needs_no_client_of_ours(stack: Stack, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ READY_S = 180.0
 STOP_STEPS = ((signal.SIGINT, 5.0), (signal.SIGINT, 30.0), (signal.SIGKILL, 5.0))
 """What the stack is sent, and how long it may take to end."""
 LOG_TAIL_LINES = 15
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""What ends the command as Ctrl-C does, unless it was started deaf to it (`nohup`)."""
 
 
 @contextlib.contextmanager
@@ -23,7 +25,7 @@ def own_stack(term: Terminal, data: Path, *options: str, log: Path) -> Iterator[
     """Run `vidmill up` *options* on a free port with the fresh folder *data*; give URL and key."""
     command = [sys.executable, "-m", "vidmill", "up", "--data-dir", str(data), "--port", "0"]
     command += options
-    with log.open("wb") as output:
+    with log.open("wb") as output, _ended_as_by_ctrl_c():
         process = subprocess.Popen(  # noqa: S603  # this very program
             command,
             stdout=output,
@@ -36,6 +38,19 @@ def own_stack(term: Terminal, data: Path, *options: str, log: Path) -> Iterator[
             yield connection
         finally:
             _stop(term, process)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let whoever ends this program by a signal end what it started, too."""
+    heard = [number for number in ENDINGS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _plain_environment() -> dict[str, str]:
