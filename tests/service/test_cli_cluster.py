@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.batches import confirmed, post
 from tests.databases import Choice, bare_database, empty_database
+from tests.desks import Bench, database_url
 from vidmill.cli.app import run
 from vidmill.services.access import find_caller, hash_key
 from vidmill.store import migrate, postgres, sqlite
@@ -130,6 +132,21 @@ def test_key_may_do_less_and_not_for_ever(url: str, capsys: pytest.CaptureFixtur
     assert made["api_key"].startswith(listed["hint"])
     assert listed["expires"] > listed["made"]
     assert listed["used"] is None
+
+
+def test_paused_clips_are_among_those_that_a_tenant_has_queued(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VIDMILL_DATABASE_URL", database_url(bench.folder))
+    batch_id = confirmed(bench, "one", "two")
+    assert post(bench, batch_id, "pause").status_code == 200
+    bench.generate()
+    capsys.readouterr()  # the log of the bench, which no command has set up yet
+
+    lines = {line["tenant"]: line for line in printed(capsys, "admin", "tenant", "list")}
+    shown = {line["limit"]: line for line in printed(capsys, "admin", "tenant", "show", "default")}
+
+    assert lines["default"]["queued"] == shown["queued"]["used"] == 3
 
 
 def test_limits_are_set_shown_and_lifted(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def tenant_set(
 
 
 def tenant_list(context: typer.Context, *, is_json: Json = False) -> None:
-    """List the tenants, with what they have queued and running."""
+    """List the tenants, with what they have queued, paused rows included, and running."""
     show_read(context, _tenant_lines, is_json=is_json)
 
 
@@ -169,14 +169,14 @@ def _plan_line(plan: Any) -> dict[str, Any]:
 
 
 def _tenant_lines(conn: "Connection") -> list[dict[str, Any]]:
-    from vidmill.store import accounts
+    from vidmill.store import accounts, jobs
 
     names = accounts.plan_names(conn)
     return [
         {
             "tenant": tenant.name,
             "plan": names[tenant.plan_id],
-            "queued": tenant.queued,
+            "queued": jobs.num_waiting(conn, tenant.id),
             "running": tenant.running,
             "cap_queued": tenant.cap_queued,
             "cap_running": tenant.cap_running,

@@ -28,25 +28,26 @@ class Change:
     """How a batch comes into a state, and what then becomes of its jobs.
 
     Attributes:
+        becoming: What is asked for, as a word of refusals: it can be "paused".
         sweeps: 2 where the first makes room for more: a leader goes after those who follow it.
     """
 
     begins: frozenset[BatchState]
-    verb: str
+    becoming: str
     move: batch_moves.Move
     sweeps: int = 1
 
 
 CHANGES: Mapping[BatchState, Change] = {
     BatchState.PAUSED: Change(
-        begins=frozenset({BatchState.PROCESSING}), verb="pause it", move=batch_moves.pause
+        begins=frozenset({BatchState.PROCESSING}), becoming="paused", move=batch_moves.pause
     ),
     BatchState.PROCESSING: Change(
-        begins=frozenset({BatchState.PAUSED}), verb="resume it", move=batch_moves.resume
+        begins=frozenset({BatchState.PAUSED}), becoming="resumed", move=batch_moves.resume
     ),
     BatchState.CANCELLING: Change(
         begins=frozenset({BatchState.PROCESSING, BatchState.PAUSED}),
-        verb="cancel it",
+        becoming="cancelled",
         move=batch_moves.cancel,
         sweeps=2,
     ),

@@ -326,7 +326,7 @@ class Batches:
 
             def write(uow: UnitOfWork) -> Batch:
                 held = _hold(uow, batch_id, caller)
-                _refuse_state(held, change.begins, change.verb)
+                _refuse_state(held, change.begins, change.becoming)
                 return batches.set_state(uow, held, wanted, is_moving=True)
 
             self.keeper.move(self.db.write(write))
@@ -355,11 +355,11 @@ def _refuse_many(uow: UnitOfWork, caller: Caller) -> None:
         )
 
 
-def _refuse_state(batch: Batch, allowed: frozenset[BatchState], verb: str) -> None:
+def _refuse_state(batch: Batch, allowed: frozenset[BatchState], becoming: str) -> None:
     if batch.state not in allowed:
-        states = ", ".join(sorted(allowed))
+        states = " or ".join(sorted(allowed))
         raise BatchStateConflict(
-            f"the batch is {batch.state}; to {verb} it must be one of: {states}"
+            f"the batch is {batch.state}; only one that is {states} can be {becoming}"
         )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.desks import Bench
 from tests.sheets import CALLER, check, confirm, states
-from vidmill.domain.errors import QueueFull
+from vidmill.domain.errors import BatchStateConflict, QueueFull
 from vidmill.domain.job import JobState
 from vidmill.domain.order import Order
 from vidmill.services.batch_checks import Candidate
@@ -80,3 +80,18 @@ def test_a_retry_that_waits_is_paused_and_looks_as_begun(bench: Bench, batches: 
     assert (states(bench), view.tally.num_running) == ([JobState.DELAYED], 1)
     batches.resume(name, CALLER)
     assert states(bench) == [JobState.QUEUED]
+
+
+def test_a_change_that_cannot_be_says_of_which_batches_it_can(batches: Batches) -> None:
+    name = check(batches).batch.public_id
+    said = []
+    for change in (batches.pause, batches.resume, batches.cancel):
+        with pytest.raises(BatchStateConflict) as refusal:
+            change(name, CALLER)
+        said.append(str(refusal.value))
+
+    assert said == [
+        "the batch is checked; only one that is processing can be paused",
+        "the batch is checked; only one that is paused can be resumed",
+        "the batch is checked; only one that is paused or processing can be cancelled",
+    ]

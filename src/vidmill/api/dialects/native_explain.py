@@ -89,12 +89,6 @@ def estimate_doc(
     }
 
 
-_UNKNOWN = (
-    *("price", "gpu_s", "queue_position", "eta_start", "eta_finish", "clips_left_today"),
-    *("request", "prompt", "negative_prompt"),
-)
-
-
 def refused_estimate_doc(problem: Mapping[str, Any]) -> dict[str, Any]:
     """Return the estimate of what would be refused now, for *problem*."""
     unknown = (
