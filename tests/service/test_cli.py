@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.desks import KEY
+from tests.screens import Screen
 from tests.servers import CONTENTS, Server, deliver, fail, working
 from vidmill.cli.app import run
 from vidmill.client import Vidmill
@@ -88,6 +89,26 @@ def test_life_of_a_task_in_five_commands(
     capsys.readouterr()
     assert run(["list", "--status", "completed", "--json"]) == 0
     assert [task["task_id"] for task in document(capsys)] == [other.task_id]
+
+
+def test_a_clip_is_explained_within_80_columns(
+    server: Server, vidmill: Vidmill, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = "a red [ball] " + "rolls over the meadow " * 8
+    with working(server.bench, deliver):
+        task_id = vidmill.generate(prompt, seed=7).task_id
+    assert run(["explain", task_id, "--json"]) == 0
+    found = document(capsys)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout", screen := Screen())
+
+    assert run(["explain", task_id]) == 0
+
+    said = " ".join(" ".join(screen.lines).split())
+    for told in (task_id, prompt.strip(), found["prompt"]["used"], f"{found['steps']} steps"):
+        assert told in said
+    assert "run 1 succeeded" in said
+    assert max(map(len, screen.lines)) <= 80
 
 
 @pytest.mark.usefixtures("server")

@@ -1,4 +1,4 @@
-"""`vidmill generate`, `status`, `result`, `list` and what ends or repeats a task: one at a time."""
+"""`vidmill generate`, `status`, `result`, … and what ends or repeats a task: one at a time."""
 
 import time
 from collections.abc import Callable
@@ -90,6 +90,21 @@ def status(context: typer.Context, task_id: TaskId, is_json: Json = False) -> No
         _show_task(term, client.task(task_id))
 
 
+def explain(context: typer.Context, task_id: TaskId, is_json: Json = False) -> None:
+    """Say why a clip is as it is: prompt as read, seed, steps, model, and where its time went."""
+    term = terminal(context, is_json=is_json)
+    with reported(term), term.open_client() as client:
+        found = client.explain(task_id)
+        if is_json:
+            term.document(found.model_dump(mode="json"))
+            return
+        from vidmill.cli.explained import pictures, report
+
+        term.out.print(report(found))
+        for line in pictures(found):
+            term.out.print(line, markup=False, soft_wrap=True)
+
+
 def result(
     context: typer.Context,
     task_id: TaskId,
@@ -177,6 +192,7 @@ def register(app: typer.Typer) -> None:
     commands: dict[str, Callable[..., None]] = {
         "generate": generate,
         "status": status,
+        "explain": explain,
         "result": result,
         "cancel": cancel,
         "run-next": run_next,
