@@ -11,6 +11,10 @@ from tests.hooks import HOOKS, bodies, create, deliver, make_hook_bench, problem
 from tests.outboxes import record
 from tests.receivers import answering, answering_in_turn, receiving
 from vidmill.api.dialects import native_webhook_models as models
+from vidmill.api.dialects.native_views import instant
+from vidmill.domain.webhook import EventType
+from vidmill.services.webhooks import REPLAYED_AT_ONCE
+from vidmill.store import deliveries, webhooks
 
 pytestmark = pytest.mark.sqlite
 """What is tried here is HTTP; `tests/service/store` and others try both databases."""
@@ -109,6 +113,22 @@ def test_replay_tells_what_was_missed_and_repeats_what_was_told(bench: Bench) ->
         told = sorted(body["data"]["task_id"] for body in bodies(receiver))
     assert answer.json() == {"replayed": 2, "continue_since": None}
     assert told == sorted([missed, known, known])
+
+
+def test_long_replay_says_where_it_goes_on(bench: Bench) -> None:
+    made, count = create(bench.client), REPLAYED_AT_ONCE + 2
+    path, began = f"{HOOKS}/{made['id']}/replay", START - count
+    events = [(EventType.BATCH_COMPLETED, f"bat_{n}", began + n) for n in range(count)]
+    endpoint = bench.app.db.read(lambda conn: webhooks.find(conn, 1, made["id"]))
+    assert endpoint is not None
+    bench.app.db.write(lambda uow: deliveries.add(uow, endpoint, events))
+
+    first = bench.client.post(path, json={"since": str(began)}).json()
+    rest = bench.client.post(path, json={"since": first["continue_since"]}).json()
+
+    last = began + REPLAYED_AT_ONCE - 1
+    assert first == {"replayed": REPLAYED_AT_ONCE, "continue_since": instant(last)}
+    assert rest == {"replayed": 3, "continue_since": None}
 
 
 @pytest.mark.parametrize("since", ["soon", "1000", str(START + 60)])
