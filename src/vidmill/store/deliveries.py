@@ -300,6 +300,7 @@ def _ended(
         deliveries.c.subject == jobs.c.public_id,
         deliveries.c.endpoint_id == endpoint.id,
         deliveries.c.type == event_type,
+        deliveries.c.created_at >= since,  # it is dated as the end: older ones need not be read
     )
     return (
         select(jobs.c.public_id, jobs.c.finished_at)

@@ -143,6 +143,13 @@ Index(
     jobs.c.id,
     **where("client_reference IS NOT NULL"),
 )
+Index(
+    "jobs_ended",
+    jobs.c.tenant_id,
+    jobs.c.state,
+    jobs.c.finished_at,
+    **where("finished_at IS NOT NULL"),
+)
 
 COUNTS_FOR_THE_DAY = (
     "files_of IS NULL AND state <> 'failed' AND (state <> 'cancelled' OR attempt > 0)"

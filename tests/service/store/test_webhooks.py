@@ -4,8 +4,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
-from tests.builders import FakeClock, make_job, make_new_job, make_result
+from tests.builders import START, FakeClock, make_job, make_new_job, make_result
 from tests.outboxes import (
     default_of,
     end,
@@ -314,6 +315,28 @@ def test_what_ended_before_the_endpoint_was_there_is_found_untold(
     db.write(lambda uow: deliveries.add(uow, endpoint, missed))
     assert told(db, endpoint) == [("t2v.task.failed", late.public_id)]
     assert db.read(lambda conn: deliveries.untold(conn, endpoint, **asked)) == []
+
+
+def test_looking_for_what_is_untold_reads_what_ended_since(db: Database) -> None:
+    endpoint = make_endpoint(db)
+
+    def plan(conn: Connection) -> str:
+        asked: list[tuple[Any, Any]] = []
+
+        @event.listens_for(conn, "before_cursor_execute")
+        def note(*call: Any) -> None:
+            asked.append(call[2:4])
+
+        types = [EventType.TASK_COMPLETED]
+        deliveries.untold(conn, endpoint, since=START, types=types, limit=10)
+        event.remove(conn, "before_cursor_execute", note)
+        [(statement, values)] = asked
+        if conn.dialect.name == "postgresql":  # else it reads a table of one page at once
+            conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            return str(conn.exec_driver_sql(f"EXPLAIN {statement}", values).all())
+        return str(conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all())
+
+    assert "jobs_ended" in db.read(plan)
 
 
 def test_log_forgets_what_is_a_month_old_and_what_no_endpoint_is_left_for(
