@@ -29,10 +29,12 @@ def numbered_page(
     The list ends after its newest *most*, and counts no more than them.
     """
     query = filtered(filters, tenant_id)
-    ids = query.with_only_columns(jobs.c.id).limit(most).subquery()
-    total = conn.execute(select(func.count()).select_from(ids)).scalar_one()
-    # Within a window, by the index that ends with it: the one by id was read from today back.
+    # A window is looked for by the index that ends with it; the one by id is read from today back.
     has_window = filters.submitted_from is not None or filters.submitted_before is not None
     newest = (jobs.c.public_id if has_window else jobs.c.id).desc()
-    part = query.order_by(newest).offset(offset).limit(min(limit, most - offset))
+    ids = query.with_only_columns(jobs.c.id).order_by(newest).limit(most).subquery()
+    total = conn.execute(select(func.count()).select_from(ids)).scalar_one()
+    if has_window:
+        query = query.where(jobs.c.id.in_(select(ids.c.id)))
+    part = query.order_by(jobs.c.id.desc()).offset(offset).limit(min(limit, most - offset))
     return NumberedPage([to_job(row) for row in conn.execute(part)], total)

@@ -121,6 +121,14 @@ def test_list_by_number_counts_the_newest_and_no_more(
     assert numbered(2) == ([ids[2]], 3)
 
 
+def test_list_by_number_keeps_its_order_where_many_came_at_one_instant(db: Database) -> None:
+    names = [task_id(int(START * 1000), n) for n in (3, 0, 4, 1, 2)]
+    ids = [make_job(db, public_id=name).id for name in names]
+    filters = jobs.JobFilter(submitted_from=START)
+    found = db.read(lambda conn: numbered_page(conn, 1, filters=filters, offset=1, limit=3, most=9))
+    assert [job.id for job in found.jobs] == ids[3:0:-1]
+
+
 PLANS = {
     "claim": (
         (
