@@ -32,8 +32,8 @@ _UNIT = 16
 class Fp8Linear(nn.Module):
     """What `nn.Linear` does, with an 8-bit weight and activations rounded to 8 bits on the way.
 
-    The relative error of one layer's output is 3.7 % for normal inputs, whatever its width: that
-    of two independently rounded factors of 3 mantissa bits.
+    The relative error of one layer's output is 3.6 to 3.8 % for normal inputs, by how its weights
+    are spread and whatever its width: that of two independently rounded factors of 3 mantissa bits.
     """
 
     weight: Tensor
